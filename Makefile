@@ -1,0 +1,38 @@
+# salt-hls: `make firmware MODEL=salt_p4` and `make test` are all a newcomer needs.
+MODEL ?= salt_p4
+BACKEND ?= vitis
+VENV ?= .venv
+PYTHON ?= $(shell command -v python3.11 || command -v python3.10 || command -v python3)
+
+RUN := $(VENV)/bin/salt-hls
+READY := $(VENV)/.ready
+
+.PHONY: firmware test data train golden bench lint clean
+
+firmware: $(READY)
+	@$(RUN) firmware '$(MODEL)' --backend '$(BACKEND)'
+
+test: $(READY)
+	@$(VENV)/bin/python -m pytest -n 2 -m "not slow"
+
+data train golden bench: $(READY)
+	@$(RUN) $@ $(if $(filter train bench,$@),'$(MODEL)')
+
+lint: $(READY)
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+	@$(VENV)/bin/clang-format --dry-run --Werror hls_templates/*.h
+
+# The environment holds exactly what requirements.lock names, checked by hash.
+$(READY): requirements.lock pyproject.toml
+	@test -n '$(PYTHON)' || { echo 'salt-hls: no Python found; install Python 3.10 or 3.11' >&2; exit 1; }
+	@'$(PYTHON)' -c 'import sys; v = sys.version_info[:2]; sys.exit((3, 10) <= v <= (3, 11) or "salt-hls: needs Python 3.10 or 3.11, found %d.%d at $(PYTHON); give another with PYTHON=..." % v) if not (3, 10) <= v <= (3, 11) else None'
+	@echo 'setting up $(VENV) (once, about a minute)'
+	@'$(PYTHON)' -m venv $(VENV)
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+clean:
+	rm -rf build $(VENV)

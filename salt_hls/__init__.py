@@ -1,0 +1,23 @@
+"""salt-hls: FPGA trigger firmware of quantized SAL-T jet taggers, checked bit by bit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__version__ = "0.1.0"
+
+
+def register() -> None:
+    """Teaches hls4ml the SAL-T layers (Vivado and Vitis backends); call it as often as you like."""
+    from salt_hls.layers import register_hls
+
+    register_hls()
+
+
+def __getattr__(name: str) -> Any:
+    # TensorFlow loads only when a float model is imported.
+    if name == "import_sal_t4hep":
+        from salt_hls.models import import_sal_t4hep
+
+        return import_sal_t4hep
+    raise AttributeError(f"module 'salt_hls' has no attribute {name!r}")

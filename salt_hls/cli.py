@@ -1,0 +1,213 @@
+"""The command `salt-hls`: one thin function for each verb. Only this module prints."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from salt_hls.errors import UserError
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+app = typer.Typer(
+    help="From a quantized SAL-T jet tagger to FPGA trigger firmware, checked bit by bit.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console()
+errors = Console(stderr=True)
+
+Model = Annotated[
+    str, typer.Argument(help="A shipped model, or a path to your own YAML or saved Keras model.")
+]
+Build = Annotated[Path, typer.Option(help="Folder of the builds.")]
+Data = Annotated[Path, typer.Option(help="Folder of the jets (train.h5, validation.h5, test.h5).")]
+
+
+class BackendName(str, Enum):
+    """HLS compilers firmware is written for."""
+
+    vitis = "vitis"
+    vivado = "vivado"
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+@contextmanager
+def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """A progress display fed by (description, done, total)."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=errors, transient=True) as bar:
+        task = bar.add_task("", total=None)
+
+        def update(description: str, done: int, total: int) -> None:
+            bar.update(task, description=description, completed=done, total=total)
+
+        yield update
+
+
+@app.command()
+def firmware(
+    model: Model = "salt_p4",
+    backend: Annotated[
+        BackendName, typer.Option(case_sensitive=False, help="HLS compiler.")
+    ] = BackendName.vitis,
+    build: Build = Path("build"),
+) -> None:
+    """Writes the HLS project and checks every bit of its C-simulation on real jets."""
+    from salt_hls.firmware.build import build_firmware
+    from salt_hls.firmware.compare import first_difference
+
+    with progress_bar() as update:
+        report = build_firmware(model, backend.value.capitalize(), build, cores(), update)  # type: ignore[arg-type]
+    _print_report(report)
+    difference = first_difference(report.bit_accuracy)
+    if difference:
+        raise UserError(f"{difference}; see {build / report.model}.failed/report.html")
+    folder = build / report.model
+    console.print(f"firmware [bold]{folder / 'firmware'}[/], report [bold]{folder / 'report.html'}[/]")
+
+
+@app.command()
+def data(
+    jets: Annotated[int, typer.Option(min=100, help="About how many jets, all classes.")] = 560_000,
+    data: Data = Path("data"),
+) -> None:
+    """Generates jets with Pythia8 and FastJet; continues where it was interrupted."""
+    from salt_hls.jets.generator import generate
+    from salt_hls.jets.plots import plot_classes
+
+    with progress_bar() as update:
+        paths = list(generate(jets, data, cores(), lambda d, n: update("collisions", d, n)))
+        update("plot", 0, 1)
+        plot_classes(data / "validation.h5", data / "classes.png")
+    console.print(f"jets in {', '.join(str(p) for p in paths)}; plot in {data / 'classes.png'}")
+
+
+@app.command()
+def train(model: Model = "salt_p4", data: Data = Path("data"), build: Build = Path("build")) -> None:
+    """Trains a model, float then quantized; continues where it was interrupted."""
+    from salt_hls.training.run import train_model
+    from salt_hls.training.train import Progress as Step
+
+    with progress_bar() as update:
+
+        def step(p: Step) -> None:
+            so_far = "" if p.accuracy is None else f", accuracy {p.accuracy:.4f}"
+            name = f"{p.stage} phase {p.phase}/{p.phases} epoch {p.epoch}/{p.epochs}{so_far}"
+            update(name, p.step, p.steps)
+
+        result = train_model(model, data, build / "train", step)
+    table = Table("", "accuracy", "mean AUC", title=f"{result.model}: {result.float_.events} test jets")
+    for name, metrics in (("float", result.float_), ("quantized", result.quantized)):
+        table.add_row(name, f"{metrics.accuracy:.4f}", f"{metrics.auc['mean']:.4f}")
+    console.print(table)
+
+
+@app.command()
+def golden(
+    models: Annotated[list[str] | None, typer.Argument(help="All shipped models if none.")] = None,
+    build: Build = Path("build"),
+) -> None:
+    """Renews the committed C-simulation logits and prints what changed."""
+    from salt_hls.config import MODELS
+    from salt_hls.firmware import golden as regression
+    from salt_hls.firmware.build import load_tagger, write_and_compile
+
+    for name in models or sorted(p.stem for p in MODELS.glob("*.yaml")):
+        with progress_bar() as update:
+            update(f"simulate {name}", 0, 1)
+            tagger = load_tagger(name)
+            project = write_and_compile(tagger, build / "golden" / name, "Vitis")
+            new = regression.simulated_logits(tagger, project, cores())
+        try:
+            change = regression.changes(regression.read_golden(name), new)
+        except UserError:
+            change = "new"
+        regression.write_golden(name, new)
+        console.print(f"{name}: {change}")
+
+
+@app.command()
+def bench(model: Model = "salt_p4", build: Build = Path("build")) -> None:
+    """Measures the speed and memory of C-simulation; writes them to a file."""
+    from salt_hls.firmware.bench import bench as measure
+
+    path = build / "bench" / f"{Path(model).stem}.json"
+    with progress_bar() as update:
+        result = measure(model, path, update)
+    for key, value in result.items():
+        console.print(f"{key}: {value}")
+    console.print(f"written to {path}")
+
+
+def _print_report(report: Any) -> None:
+    table = Table("compared", "layers", "jets", "values", "mismatches", title=report.model)
+    for pair in sorted({r.pair for r in report.bit_accuracy}):
+        records = [r for r in report.bit_accuracy if r.pair == pair]
+        wrong = sum(r.mismatches for r in records)
+        table.add_row(
+            pair,
+            str(len(records)),
+            str(records[0].events),
+            f"{sum(r.values for r in records):,}",
+            f"[{'red' if wrong else 'green'}]{wrong}[/]",
+        )
+    console.print(table)
+    if report.physics is None:
+        return
+    table = Table("", "float", "quantized", "C-simulation", title=f"{report.physics.events} jets")
+    for name, value in (("accuracy", report.physics.accuracy), ("mean AUC", report.physics.auc)):
+        row = (value.float_, value.quantized, value.csim)
+        table.add_row(name, *("-" if v is None else f"{v:.4f}" for v in row))
+    console.print(table)
+
+
+def main() -> None:
+    """Entry point: a `UserError` becomes its line and exit status 1."""
+    if not (3, 10) <= sys.version_info[:2] <= (3, 11):
+        found = ".".join(str(n) for n in sys.version_info[:2])
+        errors.print(f"salt-hls: needs Python 3.10 or 3.11 (TensorFlow 2.14), found {found}")
+        raise SystemExit(1)
+    # What TensorFlow and QKeras warn about is not the user's doing; tests run with warnings on.
+    warnings.simplefilter("ignore")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        app()
+    except UserError as error:
+        errors.print(f"salt-hls: {error}", markup=False, highlight=False, soft_wrap=True)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        errors.print("salt-hls: interrupted; nothing half-written was left")
+        raise SystemExit(1) from None
+
+

@@ -1,0 +1,261 @@
+"""Configuration files. Unknown and missing keys are errors of one line."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    model_validator,
+)
+
+from salt_hls.errors import UserError
+from salt_hls.fixed import FixedType
+
+ROOT = Path(__file__).resolve().parents[1]
+MODELS = ROOT / "keras_models"
+
+Order = Literal["kt", "pt", "delta_r"]
+
+
+def _parse_type(value: Any) -> Any:
+    if isinstance(value, FixedType):
+        return value
+    try:
+        return FixedType.parse(str(value))
+    except UserError as error:
+        raise ValueError(str(error)) from None
+
+
+Type = Annotated[FixedType, BeforeValidator(_parse_type), PlainSerializer(str)]
+"""An `ap_fixed<...>` text in YAML, a `FixedType` in Python."""
+
+
+class Strict(BaseModel):
+    """Base of every configuration: immutable, and nothing unknown passes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Feature(Strict):
+    """How a trigger delivers one particle feature: `type(value * scale)`.
+
+    scale: values of the grid for each unit (GeV, radian); a power of two times the unit's step.
+    """
+
+    scale: float = Field(gt=0)
+    type: Type
+
+
+class Inputs(Strict):
+    """The input tensor (N, 3): which particles, in which order, on which grid.
+
+    The N particles of highest pT are taken, then ordered (descending) by kT = pT * deltaR, pT or
+    deltaR, all computed on physical values.
+    """
+
+    order: Order = "kt"
+    pt: Feature
+    deta: Feature
+    dphi: Feature
+
+    @property
+    def features(self) -> tuple[Feature, Feature, Feature]:
+        """In the order of the tensor's last axis."""
+        return self.pt, self.deta, self.dphi
+
+    @property
+    def container(self) -> FixedType:
+        """The narrowest one type that holds the grids of all features."""
+        types = [f.type for f in self.features]
+        signed = any(t.signed for t in types)
+        int_bits = max(t.int_bits + (signed and not t.signed) for t in types)
+        return FixedType(int_bits + max(t.frac_bits for t in types), int_bits, signed)
+
+
+class AttentionTypes(Strict):
+    """Types inside conv-attention, in the order in which values pass them."""
+
+    logits: Type
+    conv: Type
+    exp: Type
+    sum: Type
+    reciprocal: Type
+    attention: Type
+    output: Type
+
+
+class Types(Strict):
+    """The declared type of every tensor of the quantized model.
+
+    weights: by layer name without its block ("embed", "key_projection", ...), else "default".
+    Weights round half to even and saturate (QKeras `quantized_bits`, alpha = 1).
+    """
+
+    weights: dict[str, Type]
+    biases: Type
+    embed: Type
+    query: Type
+    key_projection: Type
+    key: Type
+    value_projection: Type
+    value: Type
+    attention: AttentionTypes
+    tanh1_input: Type
+    tanh2_input: Type
+    tanh_output: Type
+    feed_forward: Type
+    head: Type
+    output: Type
+
+    def weight(self, layer: str) -> FixedType:
+        """Weight type of a layer."""
+        return self.weights.get(layer, self.weights["default"])
+
+    @model_validator(mode="after")
+    def _known_weights(self) -> Types:
+        known = {
+            "default", "embed", "query", "key_projection", "key", "value_projection", "value",
+            "attention", "output", "ff1", "ff2", "head", "classes",
+        }  # fmt: skip
+        unknown = sorted(set(self.weights) - known)
+        if unknown:
+            raise ValueError(f"weights: unknown layer {unknown[0]!r}; known: {sorted(known)}")
+        if "default" not in self.weights:
+            raise ValueError("weights: the key 'default' is missing")
+        return self
+
+
+class Phase(Strict):
+    """Part of a training: a batch size for at most so many epochs, until it stops improving."""
+
+    batch: int = Field(gt=0)
+    epochs: int = Field(gt=0)
+    patience: int = Field(gt=0)
+    learning_rate: float = Field(gt=0)
+
+
+class Training(Strict):
+    """Float training, then quantization-aware training of the same weights."""
+
+    seed: int = 1
+    float_phases: tuple[Phase, ...] = Field(min_length=1)
+    quantized_phases: tuple[Phase, ...] = Field(min_length=1)
+
+
+class Firmware(Strict):
+    """Target of the HLS project."""
+
+    part: str = "xcvu13p-flga2577-2-e"
+    clock_ns: float = Field(default=2.5, gt=0)
+
+
+class ModelConfig(Strict):
+    """One tagger: its architecture, input grid, types, training and firmware target.
+
+    SAL-T: attention "projected", keys and values "partitioned", filter_heights [1, 3, 5].
+    Linformer: keys and values "dense", no filters. Full attention: attention "full", no filters.
+    """
+
+    particles: int = Field(gt=0)
+    partitions: int = Field(gt=0)
+    width: int = Field(default=16, gt=0, description="d_model")
+    heads: int = Field(default=4, gt=0)
+    feed_forward: int = Field(default=16, gt=0)
+    blocks: int = Field(default=1, gt=0)
+    classes: int = Field(default=5, gt=0)
+    attention: Literal["projected", "full"] = "projected"
+    keys: Literal["partitioned", "dense"] = "partitioned"
+    values: Literal["partitioned", "dense"] = "partitioned"
+    share_projections: bool = False
+    project_first: bool = True
+    filter_heights: tuple[Annotated[int, Field(gt=0)], ...] = (1, 3, 5)
+    inputs: Inputs
+    types: Types | None = None
+    training: Training | None = None
+    firmware: Firmware = Firmware()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ModelConfig:
+        if self.partitions > self.particles:
+            raise ValueError(
+                f"partitions: must be at most particles ({self.particles}), got {self.partitions}"
+            )
+        if self.width % self.heads:
+            raise ValueError(f"width: must be a multiple of heads ({self.heads}), got {self.width}")
+        if self.attention == "full" and self.filter_heights:
+            raise ValueError("filter_heights: full attention has no convolution; give []")
+        if self.share_projections and (self.keys != self.values or not self.project_first):
+            raise ValueError(
+                "share_projections: needs project_first: true and the same mode for keys and values"
+            )
+        return self
+
+    @property
+    def chunk(self) -> int:
+        """Particles per partition, L = ceil(N / p)."""
+        return math.ceil(self.particles / self.partitions)
+
+
+ConfigT = TypeVar("ConfigT", bound=Strict)
+
+
+def load_yaml(path: Path, kind: type[ConfigT]) -> ConfigT:
+    """Reads a configuration; every fault is a `UserError` with file, key, rule and value."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise UserError(f"{path}: cannot be read ({reason})") from None
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = f" at line {where.line + 1}" if where else ""
+        raise UserError(f"{path}: not valid YAML{line}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected keys and values, got {type(content).__name__}")
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        raise UserError(f"{path}: {_first_fault(error)}") from None
+
+
+def _first_fault(error: ValidationError) -> str:
+    fault = error.errors()[0]
+    key = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        return f"unknown key {key!r}; remove it or check its spelling"
+    if fault["type"] == "missing":
+        return f"the key {key!r} is missing"
+    message = fault["msg"].removeprefix("Value error, ")
+    return f"{key}: {message}, got {fault['input']!r}" if key else message
+
+
+MODEL_FILES = (".yaml", ".yml", ".keras", ".h5")
+
+
+def find_model(name: str) -> Path:
+    """The YAML of a shipped model's name, or a path to a user's own YAML or saved Keras model.
+
+    Raises `UserError` for anything else.
+    """
+    path = Path(name)
+    if path.suffix in MODEL_FILES:
+        if not path.is_file():
+            raise UserError(f"model {name!r}: no such file")
+        return path
+    known = sorted(p.stem for p in MODELS.glob("*.yaml"))
+    if name not in known:
+        raise UserError(
+            f"model {name!r}: not one of the shipped models ({', '.join(known)}) and not a path "
+            f"to a file ending in {', '.join(MODEL_FILES)}"
+        )
+    return MODELS / f"{name}.yaml"

@@ -1,0 +1,294 @@
+"""`make firmware`: from a model's YAML and weights to checked firmware and its report."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+from sklearn.metrics import roc_curve
+
+import salt_hls
+from salt_hls.config import MODELS, ModelConfig, find_model, load_yaml
+from salt_hls.errors import UserError
+from salt_hls.fixed import FixedType
+from salt_hls.firmware.compare import adversarial_inputs, compare_all
+from salt_hls.firmware.convert import Backend, convert, top_name, write_project
+from salt_hls.firmware.csim import Csim, compile_csim
+from salt_hls.jets.dataset import CLASSES, JetSet
+from salt_hls.jets.ordering import prepare
+from salt_hls.models import build_model, load_keras_model, load_weights, snap_weights
+from salt_hls.reports.html import write_html
+from salt_hls.reports.model import Physics, Report, RocCurve, Scores
+from salt_hls.training.metrics import Metrics, evaluate, scores
+
+SAMPLE = MODELS / "sample.h5"
+PACKAGES = ("hls4ml", "qkeras", "tensorflow-cpu", "numpy")
+ROC_POINTS = 60
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, and how much of it is done of how much."""
+
+
+@dataclass(frozen=True)
+class Tagger:
+    """A quantized tagger ready to be built, and the float model it came from, where there is one."""
+
+    name: str
+    config: ModelConfig
+    quantized: tf.keras.Model
+    float_model: tf.keras.Model | None
+    files: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class Project:
+    """A tagger's HLS project, with its graph and compiled C-simulation."""
+
+    folder: Path
+    graph: Any
+    csim: Csim
+
+
+def load_tagger(reference: str) -> Tagger:
+    """A shipped model by name, the user's own by path to its YAML, or a saved Keras model.
+
+    Beside `<name>.yaml` stands `<name>.weights.h5`, and `<name>.float.weights.h5` if the float
+    model is to be compared. A saved Keras model takes its input grid from a YAML of the same stem
+    beside it, else that of salt_p4.
+    """
+    path = find_model(reference)
+    if path.suffix not in (".yaml", ".yml"):
+        beside = path.with_suffix(".yaml")
+        model, config = load_keras_model(path, beside if beside.exists() else MODELS / "salt_p4.yaml")
+        return Tagger(path.stem, config, model, None, (path,))
+    config = load_yaml(path, ModelConfig)
+    weights = path.with_name(f"{path.stem}.weights.h5")
+    if not weights.exists():
+        raise UserError(
+            f"{weights}: no trained weights; run `make train MODEL={reference}` first"
+        )
+    quantized = build_model(config, quantized=True)
+    load_weights(quantized, weights)
+    snap_weights(quantized)
+    files, float_model = [path, weights], None
+    float_weights = path.with_name(f"{path.stem}.float.weights.h5")
+    if float_weights.exists():
+        float_model = build_model(config, quantized=False)
+        load_weights(float_model, float_weights)
+        files.append(float_weights)
+    return Tagger(path.stem, config, quantized, float_model, tuple(files))
+
+
+def write_and_compile(tagger: Tagger, folder: Path, backend: Backend) -> Project:
+    """Writes the HLS project to `folder`/firmware and compiles its C-simulation in `folder`/csim."""
+    graph = convert(
+        tagger.quantized,
+        tagger.config.inputs.container,
+        tagger.name,
+        folder / "firmware",
+        backend,
+        tagger.config.firmware.part,
+        tagger.config.firmware.clock_ns,
+    )
+    project = write_project(graph)
+    shapes = {
+        node.name: tuple(int(n) for n in node.get_output_variable().shape)
+        for node in graph.get_layers()
+        if node.class_name != "Input"
+    }
+    csim = compile_csim(project, top_name(tagger.name), shapes, folder / "csim")
+    return Project(project, graph, csim)
+
+
+def sample_inputs(
+    tagger: Tagger, path: Path = SAMPLE
+) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
+    """The shipped test jets as the tagger's input, and their labels."""
+    jets = JetSet.read(path)
+    config = tagger.config
+    return prepare(jets.constituents, config.particles, config.inputs), jets.labels
+
+
+def build_firmware(
+    reference: str, backend: Backend, build: Path, workers: int, progress: Progress
+) -> Report:
+    """Builds and checks the firmware of a model; returns the report written with it.
+
+    On success `build`/<name> holds firmware/, csim/, manifest.json, report.json and report.html. A
+    failed run leaves what was there; when bits differ, the new folder is `build`/<name>.failed.
+    """
+    progress("load model", 0, 1)
+    tagger = load_tagger(reference)
+    inputs, labels = sample_inputs(tagger)
+    hard = adversarial_inputs(
+        tagger.config.particles, tuple(f.type for f in tagger.config.inputs.features)
+    )
+    everything = np.concatenate([inputs, hard])
+    target = build / tagger.name
+    with _fresh_folder(target) as folder:
+        progress("write and compile", 0, 1)
+        project = write_and_compile(tagger, folder, backend)
+        done = 0
+
+        def compared(events: int) -> None:
+            nonlocal done
+            done += events
+            progress("compare every layer", done, len(everything))
+
+        records, outputs = compare_all(
+            tagger.quantized, project.graph, project.csim, everything, workers, compared
+        )
+        progress("report", 0, 1)
+        report = Report(
+            model=tagger.name,
+            backend=backend,
+            io_type="io_parallel",
+            part=tagger.config.firmware.part,
+            clock_ns=tagger.config.firmware.clock_ns,
+            n_particles=tagger.config.particles,
+            n_partitions=tagger.config.partitions,
+            versions=versions(),
+            inputs_sha256=hashlib.sha256(everything.tobytes()).hexdigest(),
+            bit_accuracy=records,
+            physics=_physics(tagger, inputs, labels, outputs[: len(inputs)]),
+        )
+        report.write(folder / "report.json")
+        write_html(report, folder / "report.html", _history(target))
+        _write_manifest(folder, tagger, backend)
+        passed = all(r.mismatches == 0 for r in records)
+        _replace(folder, target if passed else target.with_name(f"{tagger.name}.failed"))
+    return report
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the firmware depends on."""
+    return {"salt-hls": salt_hls.__version__, **{p: version(p) for p in PACKAGES}}
+
+
+def _physics(
+    tagger: Tagger,
+    inputs: NDArray[np.float32],
+    labels: NDArray[np.int8],
+    csim_logits: NDArray[np.float64],
+) -> Physics | None:
+    classes = CLASSES if tagger.config.classes == len(CLASSES) else None
+    if classes is None:
+        return None
+    logits: dict[str, NDArray[np.floating[Any]]] = {
+        "quantized": tagger.quantized(inputs).numpy(),
+        "csim": csim_logits,
+    }
+    if tagger.float_model is not None:
+        logits["float"] = tagger.float_model(inputs).numpy()
+    metrics = {name: evaluate(z, labels, classes) for name, z in logits.items()}
+
+    def compared(value: Callable[[Metrics], float | None]) -> Scores:
+        return Scores.model_validate({name: value(m) for name, m in metrics.items()})
+
+    return Physics(
+        dataset=SAMPLE.name,
+        events=len(labels),
+        accuracy=compared(lambda m: m.accuracy),
+        auc=compared(lambda m: m.auc["mean"]),
+        background_rejection={
+            f"{name} at 80 %": compared(lambda m, name=name: m.rejection[name]) for name in classes
+        },
+        roc=[
+            _roc(name, model, scores(logits[model])[:, i], labels == i)
+            for i, name in enumerate(classes)
+            for model in ("csim", "float")
+            if model in logits
+        ],
+    )
+
+
+def _roc(
+    label: str, model: Any, score: NDArray[np.float64], truth: NDArray[np.bool_]
+) -> RocCurve:
+    background, signal, _ = roc_curve(truth, score)
+    points = np.linspace(0, 1, ROC_POINTS)
+    return RocCurve(
+        label=label,
+        model=model,
+        signal=[round(float(p), 4) for p in points],
+        background=[round(float(b), 6) for b in np.interp(points, signal, background)],
+    )
+
+
+def _history(target: Path) -> list[tuple[str, Report]]:
+    try:
+        return [("previous build", Report.read(target / "report.json"))]
+    except UserError:
+        return []
+
+
+def _write_manifest(folder: Path, tagger: Tagger, backend: Backend) -> None:
+    """Hashes of what went in and of every firmware file that came out."""
+    project = folder / "firmware"
+    manifest = {
+        "model": tagger.name,
+        "backend": backend,
+        "versions": versions(),
+        "inputs": {p.name: sha256(p) for p in (*tagger.files, SAMPLE)},
+        "firmware": {
+            str(p.relative_to(project)): sha256(p) for p in sorted(project.rglob("*")) if p.is_file()
+        },
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+
+
+def sha256(path: Path) -> str:
+    """Hash of a file's bytes."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@contextmanager
+def _fresh_folder(target: Path) -> Iterator[Path]:
+    """A temporary folder beside `target`; gone afterwards unless it was moved into place."""
+    folder = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for stale in target.parent.glob(f".{target.name}.*.tmp"):
+            if not _alive(int(stale.name.split(".")[-2])):
+                shutil.rmtree(stale, ignore_errors=True)
+        folder.mkdir()
+    except OSError as error:
+        raise UserError(
+            f"{target.parent}: cannot write the build there ({error.strerror}); "
+            "check the permissions or choose another with --build"
+        ) from None
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _replace(folder: Path, target: Path) -> None:
+    """Puts `folder` where `target` was, in two renames."""
+    old = target.with_name(f".{target.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    folder.rename(target)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,149 @@
+"""Every layer's values in Keras, in the golden arithmetic and in C-simulation, compared exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from salt_hls.firmware.csim import Csim, csim_pool, run_csim
+from salt_hls.firmware.replay import output_type, replay
+from salt_hls.fixed import FixedType
+from salt_hls.reports.model import BitAccuracy, Mismatch
+
+EXAMPLES = 3
+BATCH = 1000
+"""Jets compared at a time; bounds the memory."""
+
+Layers = dict[str, NDArray[np.float64]]
+
+
+def compare_all(
+    model: tf.keras.Model,
+    graph: Any,
+    csim: Csim,
+    inputs: NDArray[np.float32],
+    workers: int,
+    progress: Callable[[int], None],
+) -> tuple[list[BitAccuracy], NDArray[np.float64]]:
+    """Bit accuracy of every layer, keras/csim and golden/csim, and the csim outputs.
+
+    inputs: (jets, N, features) on the input grid.
+    """
+    types = {node.name: output_type(node) for node in graph.get_layers()}
+    records: dict[tuple[str, str], BitAccuracy] = {}
+    outputs = []
+    with csim_pool(workers) as pool:
+        for first in range(0, len(inputs), BATCH):
+            part = inputs[first : first + BATCH]
+            simulated = run_csim(csim, part, pool, trace=True, progress=progress)
+            *_, last = simulated
+            outputs.append(simulated[last])
+            for name, expected in (
+                ("keras", keras_layers(model, part)),
+                ("golden", replay(graph, [part.astype(np.float64)])),
+            ):
+                for layer, got in simulated.items():
+                    pair = f"{name}/csim"
+                    new = compare(pair, layer, expected[layer], got, types[layer], first)
+                    known = records.get((pair, layer))
+                    records[pair, layer] = new if known is None else _merged(known, new)
+    return list(records.values()), np.concatenate(outputs)
+
+
+def keras_layers(model: tf.keras.Model, inputs: NDArray[np.float32]) -> Layers:
+    """Output of every layer of the Keras model, by name."""
+    probe = tf.keras.Model(model.input, {layer.name: layer.output for layer in model.layers})
+    outputs = probe(tf.constant(inputs), training=False)
+    return {name: value.numpy().astype(np.float64) for name, value in outputs.items()}
+
+
+def compare(
+    pair: str,
+    layer: str,
+    expected: NDArray[np.float64],
+    got: NDArray[np.float64],
+    fixed_type: FixedType,
+    first_event: int = 0,
+) -> BitAccuracy:
+    """Counts the values that differ at all; differences are in steps of the layer's type."""
+    differs = expected != got
+    where = np.argwhere(differs)
+    examples = [
+        Mismatch(
+            event=first_event + int(place[0]),
+            index=[int(i) for i in place[1:]],
+            expected=float(expected[tuple(place)]),
+            got=float(got[tuple(place)]),
+        )
+        for place in where[:EXAMPLES]
+    ]
+    largest = float(np.abs(expected - got).max() / fixed_type.lsb) if len(where) else 0.0
+    return BitAccuracy(
+        pair=pair,
+        layer=layer,
+        events=len(expected),
+        values=expected.size,
+        mismatches=len(where),
+        max_lsb=largest,
+        examples=examples,
+    )
+
+
+def _merged(a: BitAccuracy, b: BitAccuracy) -> BitAccuracy:
+    return BitAccuracy(
+        pair=a.pair,
+        layer=a.layer,
+        events=a.events + b.events,
+        values=a.values + b.values,
+        mismatches=a.mismatches + b.mismatches,
+        max_lsb=max(a.max_lsb, b.max_lsb),
+        examples=[*a.examples, *b.examples][:EXAMPLES],
+    )
+
+
+def first_difference(records: list[BitAccuracy]) -> str | None:
+    """One line about the first layer that differs, or `None` when every bit agrees."""
+    for record in records:
+        if record.mismatches:
+            example = record.examples[0]
+            return (
+                f"{record.pair}: first difference in layer {record.layer}: {record.mismatches} of "
+                f"{record.values} values, up to {record.max_lsb:g} LSB; event {example.event} "
+                f"index {example.index}: expected {example.expected:g}, got {example.got:g}"
+            )
+    return None
+
+
+def adversarial_inputs(
+    particles: int, types: tuple[FixedType, ...], seed: int = 0
+) -> NDArray[np.float32]:
+    """Inputs (jets, N, features) that real jets rarely give, on each feature's grid.
+
+    All zero, all min, all max, alternating extremes, equal particles (ties), one particle alone,
+    half-padded, and values drawn uniformly over the whole grid.
+    """
+    rng = np.random.default_rng(seed)
+    low = np.array([t.min for t in types])
+    high = np.array([t.max for t in types])
+    lsb = np.array([t.lsb for t in types])
+
+    def uniform(*shape: int) -> NDArray[np.float64]:
+        steps = np.floor(rng.random((*shape, len(types))) * ((high - low) / lsb + 1))
+        return np.asarray(low + steps * lsb)
+
+    shape = (particles, len(types))
+    alternating = np.where(np.arange(particles)[:, None] % 2 == 0, low, high)
+    single = np.zeros(shape)
+    single[0] = high
+    fixed = [np.zeros(shape), np.tile(low, (particles, 1)), np.tile(high, (particles, 1))]
+    fixed += [alternating, high + low - alternating, single]
+    ties = np.repeat(uniform(20, 1), particles, axis=1)
+    full = uniform(100, particles)
+    padded = uniform(30, particles)
+    padded[:, particles // 2 :] = 0
+    steps = np.tile(lsb, (particles, 1))
+    return np.concatenate([np.stack([*fixed, steps]), ties, full, padded]).astype(np.float32)

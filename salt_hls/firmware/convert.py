@@ -1,0 +1,142 @@
+"""From a Keras model to an hls4ml graph and a complete, reproducible HLS project."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import hls4ml
+import tensorflow as tf
+
+from salt_hls import register
+from salt_hls.errors import UserError
+from salt_hls.fixed import FixedType
+from salt_hls.layers.hls_ops import ArithmeticNode, fixed_type_of
+
+Backend = Literal["Vitis", "Vivado"]
+
+EXACT_BITS = 24
+"""float32 holds sums of this many bits (and a sign) exactly; Keras computes in float32."""
+
+
+def top_name(model: str) -> str:
+    """A C identifier for the top function."""
+    name = re.sub(r"\W", "_", model)
+    return name if name[:1].isalpha() else f"model_{name}"
+
+
+def convert(
+    model: tf.keras.Model,
+    input_type: FixedType,
+    name: str,
+    folder: Path,
+    backend: Backend = "Vitis",
+    part: str = "xcvu13p-flga2577-2-e",
+    clock_ns: float = 2.5,
+) -> Any:
+    """hls4ml's ModelGraph of a quantized Keras model, fully parallel with II 1.
+
+    Every QDense over particles is unrolled over them; accumulators are inferred exact. Raises
+    `UserError` for layers that cannot be built and for sums that float32 cannot hold exactly.
+    """
+    register()
+    check_layers(model)
+    with _quiet():
+        config = hls4ml.utils.config_from_keras_model(model, granularity="name", backend=backend)
+        config["Model"]["PipelineStyle"] = "pipeline"
+        config["Model"]["PipelineInterval"] = 1
+        for layer in model.layers:
+            settings = config["LayerName"].setdefault(layer.name, {})
+            settings["Trace"] = True
+            if isinstance(layer, tf.keras.layers.InputLayer):
+                settings["Precision"] = {"result": str(input_type)}
+            elif isinstance(layer, tf.keras.layers.GlobalMaxPooling1D):
+                # hls4ml does not infer this one; a maximum keeps the type of its argument.
+                source = layer.input._keras_history.layer.output_type
+                settings["Precision"] = {"result": str(source), "accum": str(source)}
+            elif type(layer).__name__ == "QDense" and len(layer.input_shape) == 3:
+                settings["ParallelizationFactor"] = layer.input_shape[1]
+        graph = hls4ml.converters.convert_from_keras_model(
+            model,
+            hls_config=config,
+            backend=backend,
+            io_type="io_parallel",
+            output_dir=str(folder),
+            project_name=top_name(name),
+            part=part,
+            clock_period=clock_ns,
+            write_weights_txt=False,
+        )
+    graph.config.config["Stamp"] = "salt_hls"
+    # Emits, outside synthesis, what records each layer's output in C-simulation.
+    graph.config.trace_output = True
+    check_exact_in_float32(graph)
+    return graph
+
+
+SUPPORTED = ("InputLayer", "QDense", "Add", "GlobalMaxPooling1D")
+
+
+def check_layers(model: tf.keras.Model) -> None:
+    """Raises `UserError` for the first layer that has no exact firmware."""
+    from salt_hls.layers import KERAS_CLASSES
+
+    for layer in model.layers:
+        kind = type(layer).__name__
+        if kind not in SUPPORTED and kind not in KERAS_CLASSES:
+            raise UserError(
+                f"layer {layer.name}: {kind} cannot be built; supported layers are "
+                f"{', '.join((*SUPPORTED, *KERAS_CLASSES))}"
+            )
+        if kind == "QDense" and getattr(layer.activation, "__name__", "linear") != "linear":
+            raise UserError(
+                f"layer {layer.name}: activation inside QDense; use a FixedActivation after it"
+            )
+
+
+def check_exact_in_float32(graph: Any) -> None:
+    """Raises `UserError` when a sum could need more bits than float32 has."""
+    for node in graph.get_layers():
+        if isinstance(node, ArithmeticNode):
+            types = {k: t for k, t in node.fields().items() if isinstance(t, FixedType)}
+        else:
+            types = {
+                key: fixed_type_of(node.get_attr(key).precision)
+                for key in ("accum_t", "result_t")
+                if node.get_attr(key) is not None
+            }
+        for key, fixed_type in types.items():
+            bits = fixed_type.width - fixed_type.signed
+            if bits > EXACT_BITS:
+                raise UserError(
+                    f"layer {node.name}: {key} {fixed_type} needs {bits} bits, more than the "
+                    f"{EXACT_BITS} that training in float32 computes exactly; use narrower types"
+                )
+
+
+def write_project(graph: Any) -> Path:
+    """Writes the HLS project; the same graph gives the same bytes. Returns its folder."""
+    with _quiet():
+        graph.write()
+    folder = Path(graph.config.get_output_dir())
+    # These two hold absolute paths and time stamps, and no tool reads them.
+    (folder / "keras_model.keras").unlink(missing_ok=True)
+    (folder / "hls4ml_config.yml").unlink(missing_ok=True)
+    return folder
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """hls4ml prints its progress and warns about its own internals; neither concerns the user."""
+    with (
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
+        yield

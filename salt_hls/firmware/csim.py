@@ -1,0 +1,143 @@
+"""C-simulation of a written HLS project: compiled with g++ and run over all cores.
+
+This module imports neither TensorFlow nor hls4ml: the worker processes start in no time.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from salt_hls.errors import UserError
+
+PART = 250
+"""Jets a process simulates at a time."""
+
+COMPILE_FLAGS = ("-std=c++11", "-O3", "-fPIC", "-shared", "-w")
+
+
+@dataclass(frozen=True)
+class Csim:
+    """A compiled project.
+
+    library: the shared object. top: name of the top function. shapes: output shape of every traced
+    layer, in graph order; the last one is the model's output.
+    """
+
+    library: Path
+    top: str
+    shapes: Mapping[str, tuple[int, ...]]
+
+
+def compile_csim(
+    project: Path, top: str, shapes: Mapping[str, tuple[int, ...]], folder: Path
+) -> Csim:
+    """Compiles the project of top function `top` to a shared object in `folder`.
+
+    Raises `UserError` when there is no compiler or it fails; its messages are left in
+    `folder`/compile.log.
+    """
+    compiler = shutil.which("g++")
+    if compiler is None:
+        raise UserError("g++: no C++ compiler found; install one (Debian: apt-get install g++)")
+    folder.mkdir(parents=True, exist_ok=True)
+    library = folder / f"{top}.so"
+    command = [
+        compiler,
+        *COMPILE_FLAGS,
+        f"-I{project / 'firmware' / 'ap_types'}",
+        str(project / "firmware" / f"{top}.cpp"),
+        str(project / f"{top}_bridge.cpp"),
+        "-o",
+        str(library),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        log = folder / "compile.log"
+        log.write_text(done.stderr)
+        first = next((line for line in done.stderr.splitlines() if "error" in line), "no message")
+        raise UserError(f"C-simulation does not compile: {first.strip()} (all messages: {log})")
+    return Csim(library, top, dict(shapes))
+
+
+@contextmanager
+def csim_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes that simulate; `spawn`, because TensorFlow's threads do not survive a fork."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        try:
+            yield pool
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def run_csim(
+    csim: Csim,
+    inputs: NDArray[np.float32],
+    pool: ProcessPoolExecutor,
+    trace: bool = False,
+    progress: Callable[[int], None] = lambda done: None,
+) -> dict[str, NDArray[np.float64]]:
+    """Outputs (jets, *shape) by layer name: of the last layer, or of every layer with `trace`.
+
+    inputs: (jets, ...) grid floats. `progress` receives the number of jets just finished.
+    """
+    parts = [inputs[i : i + PART] for i in range(0, len(inputs), PART)]
+    results = []
+    for result in pool.map(_run_part, [csim] * len(parts), parts, [trace] * len(parts)):
+        results.append(result)
+        progress(len(next(iter(result.values()))))
+    return {name: np.concatenate([r[name] for r in results]) for name in results[0]}
+
+
+class _Trace(ctypes.Structure):
+    _fields_ = (("name", ctypes.c_char_p), ("data", ctypes.c_void_p))
+
+
+@lru_cache(maxsize=4)
+def _load(library: Path) -> ctypes.CDLL:
+    return ctypes.CDLL(str(library))
+
+
+def _run_part(
+    csim: Csim, inputs: NDArray[np.float32], trace: bool
+) -> dict[str, NDArray[np.float64]]:
+    library = _load(csim.library)
+    pointer = np.ctypeslib.ndpointer(np.float64, flags="C_CONTIGUOUS")
+    function = library[f"{csim.top}_double"]
+    function.restype, function.argtypes = None, [pointer, pointer]
+    *_, output = csim.shapes
+    names = list(csim.shapes) if trace else [output]
+    results = {name: np.empty((len(inputs), *csim.shapes[name])) for name in names}
+    data = np.ascontiguousarray(inputs, np.float64)
+    scratch = np.empty(csim.shapes[output])
+    traced = (_Trace * len(csim.shapes))()
+    if trace:
+        library.allocate_trace_storage(ctypes.c_size_t(8))
+    for event in range(len(data)):
+        function(data[event], scratch)
+        if not trace:
+            results[output][event] = scratch
+            continue
+        library.collect_trace_output(traced)
+        for row in traced:
+            name = row.name.decode()
+            shape = csim.shapes[name]
+            size = int(np.prod(shape))
+            values = ctypes.cast(row.data, ctypes.POINTER(ctypes.c_double * size)).contents
+            results[name][event] = np.frombuffer(values).reshape(shape)
+    if trace:
+        library.free_trace_storage()
+    return results

@@ -1,0 +1,62 @@
+"""C-simulation regression: committed integer logits of sample jets for every shipped model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from salt_hls.config import ROOT
+from salt_hls.errors import UserError
+from salt_hls.firmware.build import Project, Tagger, sample_inputs
+from salt_hls.firmware.csim import csim_pool, run_csim
+from salt_hls.firmware.replay import output_type
+
+GOLDEN = ROOT / "tests" / "golden"
+JETS = 500
+
+
+def golden_path(model: str) -> Path:
+    """CSV of a model: one jet a row, one integer logit (in LSB) a column."""
+    return GOLDEN / f"{model}.csv"
+
+
+def simulated_logits(tagger: Tagger, project: Project, workers: int) -> NDArray[np.int64]:
+    """Integer logits (500, classes) of the first sample jets, from C-simulation."""
+    inputs, _ = sample_inputs(tagger)
+    with csim_pool(workers) as pool:
+        outputs = run_csim(project.csim, inputs[:JETS], pool)
+    (logits,) = outputs.values()
+    *_, last = project.graph.get_layers()
+    return output_type(last).codes(logits)
+
+
+def read_golden(model: str) -> NDArray[np.int64]:
+    """The committed logits; `UserError` when there are none."""
+    path = golden_path(model)
+    if not path.exists():
+        raise UserError(f"{path}: no committed logits; `make golden` writes them")
+    return np.loadtxt(path, dtype=np.int64, delimiter=",", ndmin=2)
+
+
+def write_golden(model: str, logits: NDArray[np.int64]) -> None:
+    """Replaces the committed logits."""
+    GOLDEN.mkdir(parents=True, exist_ok=True)
+    partial = golden_path(model).with_suffix(".tmp")
+    np.savetxt(partial, logits, fmt="%d", delimiter=",")
+    partial.replace(golden_path(model))
+
+
+def changes(old: NDArray[np.int64], new: NDArray[np.int64]) -> str:
+    """One line: how many jets and logits differ, and by how much."""
+    if old.shape != new.shape:
+        return f"shape {old.shape} became {new.shape}"
+    differs = old != new
+    if not differs.any():
+        return "no bit changed"
+    jets = int(differs.any(axis=1).sum())
+    return (
+        f"{int(differs.sum())} of {old.size} logits changed in {jets} of {len(old)} jets, "
+        f"by up to {int(np.abs(old - new).max())} LSB"
+    )

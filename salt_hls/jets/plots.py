@@ -1,0 +1,40 @@
+"""Plots of jets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+from salt_hls.jets.dataset import CLASSES, JET_COLUMNS, JetSet
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt  # noqa: E402
+
+PANELS = (
+    ("mass", "jet mass [GeV]", (0, 300)),
+    ("pt", "jet pT [GeV]", (800, 1300)),
+    ("multiplicity", "constituents", (0, 160)),
+)
+
+
+def plot_classes(jets: Path, path: Path) -> None:
+    """Mass, pT and multiplicity of each class, normalized, as one picture."""
+    sample = JetSet.read(jets)
+    figure, axes = plt.subplots(1, len(PANELS), figsize=(13, 4), layout="constrained")
+    for axis, (column, label, limits) in zip(axes, PANELS, strict=True):
+        bins = np.linspace(*limits, 61)
+        for number, name in enumerate(CLASSES):
+            values = sample.jets[sample.labels == number, JET_COLUMNS.index(column)]
+            axis.hist(values, bins, density=True, histtype="step", label=name, linewidth=1.4)
+        axis.set_xlabel(label)
+        axis.set_yticks([])
+        axis.spines[["top", "right", "left"]].set_visible(False)
+    axes[0].legend(frameon=False)
+    axes[0].set_ylabel("jets (normalized)")
+    partial = path.with_suffix(".tmp.png")
+    figure.savefig(partial, dpi=120)
+    partial.replace(path)
+    plt.close(figure)

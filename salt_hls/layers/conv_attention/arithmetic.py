@@ -1,0 +1,152 @@
+"""SAL-T's attention: convolved logits over p projected keys, table softmax, context.
+
+S[h, n, c] = Q(q[n, h, :] . k[c, h, :] / 2^shift)              logits (1/sqrt(D) as a shift)
+C[h, n, c] = Q(sum_{a, j} K[a, j] S[h, n + a - up, c + j - left])   SAME zero padding
+e = Q(exp(C - max_c C)),  s = Q(sum_c e),  A = Q(e * Q(1/s))   two tables, one product
+o[n, h, :] = Q(sum_c A[h, n, c] v[c, h, :])
+
+The published filters of several heights are linear and averaged, so they are the one kernel K;
+their biases cancel in the softmax. Without a kernel C = S (Linformer, full attention with p = N).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from salt_hls.errors import UserError
+from salt_hls.fixed import Array, FixedType, Table, lookup
+from salt_hls.layers.types import declared_type, weight_type
+
+TYPES = ("logits", "conv", "exp", "sum", "reciprocal", "attention", "output")
+"""The declared types, in the order in which values pass them."""
+
+
+def padding(extent: int) -> tuple[int, int]:
+    """TensorFlow's SAME zero padding of a filter: before, after (the extra zero comes last)."""
+    return (extent - 1) // 2, extent // 2
+
+
+def scale_shift(depth: int) -> int:
+    """1/sqrt(D) as a right shift: exact when D is a power of four, else rounded down."""
+    return int(math.log2(depth)) // 2
+
+
+@dataclass(frozen=True, eq=False)
+class ConvAttention:
+    """Arithmetic: q (..., N, H * D), k and v (..., p, H * D) to (..., N, H * D), head-major.
+
+    kernel: (height, p) grid floats of `kernel_type`, or `None`.
+    """
+
+    heads: int
+    kernel: NDArray[np.float64] | None
+    kernel_type: FixedType | None
+    logits_type: FixedType
+    conv_type: FixedType
+    exp_type: FixedType
+    sum_type: FixedType
+    reciprocal_type: FixedType
+    attention_type: FixedType
+    output_type: FixedType
+
+    @staticmethod
+    def from_config(
+        config: dict[str, Any], kernel: NDArray[np.float64] | None, partitions: int
+    ) -> ConvAttention:
+        """From the Keras layer's configuration and its quantized kernel.
+
+        Raises `UserError` when the declared types cannot hold what softmax needs.
+        """
+        name = config["name"]
+        if config["types"] is None:
+            raise UserError(f"layer {name}: no types, so it is a float layer and has no firmware")
+        named = {**config["types"], "name": name}
+        named.setdefault("conv", named["logits"])
+        types = {f"{key}_type": declared_type(named, key) for key in TYPES}
+        one = float(types["exp_type"].quantize(np.array(1.0)))
+        if types["sum_type"].max < one * partitions:
+            raise UserError(
+                f"layer {name}: type sum {types['sum_type']} must hold {partitions} x {one}; "
+                "give it more integer bits"
+            )
+        for key in ("exp_type", "sum_type", "reciprocal_type", "attention_type"):
+            if types[key].signed:
+                raise UserError(f"layer {name}: type {key[:-5]} must be ap_ufixed, got {types[key]}")
+        kernel_type = None if kernel is None else weight_type(config["kernel_quantizer"], name)
+        return ConvAttention(config["heads"], kernel, kernel_type, **types)
+
+    @cached_property
+    def exp_table(self) -> Table:
+        """exp(-d) for every difference d = max C - C >= 0 of two values of `conv_type`."""
+        source = self.conv_type.difference()
+        entries = self.exp_type.quantize(np.exp(-np.arange(2**source.width) * source.lsb))
+        return Table(source, self.exp_type.exact(), 0.0, entries)
+
+    def reciprocal_table(self, partitions: int) -> Table:
+        """1/s for every s between its least value exp(0) and its greatest p exp(0)."""
+        one = self.exp_table.entries[0]
+        least, most = (float(self.sum_type.quantize(one * n)) for n in (1, partitions))
+        count = round((most - least) / self.sum_type.lsb) + 1
+        s = least + np.arange(count) * self.sum_type.lsb
+        entries = self.reciprocal_type.quantize(1 / s)
+        return Table(self.sum_type, self.reciprocal_type.exact(), least, entries)
+
+    def softmax(self, logits: Array) -> Array:
+        """Softmax over the last axis: two tables, one exact sum, one product each."""
+        # Never negative: the quantization changes no value, it tells the RTL so.
+        difference = self.conv_type.difference().quantize(
+            np.max(logits, axis=-1)[..., None] - logits
+        )
+        exp = lookup(self.exp_table, difference)
+        total = self.sum_type.quantize(np.sum(exp, axis=-1))
+        reciprocal = lookup(self.reciprocal_table(logits.shape[-1]), total)
+        return self.attention_type.quantize(exp * reciprocal[..., None])
+
+    def convolve(self, logits: Array) -> Array:
+        """Cross-correlation of each head's (N, p) logits with the kernel, zeros outside."""
+        if self.kernel is None:
+            return logits
+        height, width = self.kernel.shape
+        particles, partitions = logits.shape[-2:]
+        (up, down), (left, _) = padding(height), padding(width)
+        logits = _pad(logits, -2, up, down)
+        windows = np.concatenate(
+            [logits[..., a : a + particles, :] for a in range(height)], axis=-1
+        )
+        # Row (a, i), column j: the weight of input column i of row a for output column j.
+        matrix = np.zeros((height, partitions, partitions))
+        for i, j in np.ndindex(partitions, partitions):
+            if 0 <= i - j + left < width:
+                matrix[:, i, j] = self.kernel[:, i - j + left]
+        return self.conv_type.quantize(windows @ matrix.reshape(-1, partitions))
+
+    def attention(self, q: Array, k: Array) -> Array:
+        """Attention weights (..., H, N, p)."""
+        depth = q.shape[-1] // self.heads
+        q = q.reshape(*q.shape[:-1], self.heads, depth)
+        k = k.reshape(*k.shape[:-1], self.heads, depth)
+        products = np.einsum("...nhd,...chd->...hnc", q, k)
+        logits = self.logits_type.quantize(products * 2.0 ** -scale_shift(depth))
+        return self.softmax(self.convolve(logits))
+
+    def __call__(self, q: Array, k: Array, v: Array) -> Array:
+        """The context of every particle; each value is rounded at its declared type only."""
+        attention = self.attention(q, k)
+        v = v.reshape(*v.shape[:-1], self.heads, v.shape[-1] // self.heads)
+        context = np.einsum("...hnc,...chd->...nhd", attention, v)
+        return self.output_type.quantize(context.reshape(*context.shape[:-2], -1))
+
+
+def _pad(x: Array, axis: int, before: int, after: int) -> Array:
+    def zeros(count: int) -> NDArray[np.float64]:
+        shape = list(x.shape)
+        shape[axis] = count
+        return np.zeros(shape)
+
+    return np.concatenate([zeros(before), x, zeros(after)], axis=axis)

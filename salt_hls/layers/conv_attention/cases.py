@@ -1,0 +1,64 @@
+"""Conformance cases of `ConvAttention`."""
+
+from __future__ import annotations
+
+from salt_hls.layers.cases import Case
+
+W6 = "quantized_bits(6,0,alpha=1)"
+TYPES = {
+    "logits": "ap_fixed<8,4,RND,SAT>",
+    "conv": "ap_fixed<8,4,RND,SAT>",
+    "exp": "ap_ufixed<8,1,RND,SAT>",
+    "sum": "ap_ufixed<8,3>",
+    "reciprocal": "ap_ufixed<8,1,RND,SAT>",
+    "attention": "ap_ufixed<8,1,RND,SAT>",
+    "output": "ap_fixed<8,4,RND,SAT>",
+}
+NO_CONV = {key: text for key, text in TYPES.items() if key != "conv"}
+Q = "ap_fixed<8,3>"
+
+
+def _inputs(particles: int, partitions: int, columns: int) -> tuple[tuple[tuple[int, ...], str], ...]:
+    return (((particles, columns), Q), ((partitions, columns), Q), ((partitions, columns), Q))
+
+
+def _sal_t(heads: int, heights: tuple[int, ...]) -> dict[str, object]:
+    return {
+        "heads": heads,
+        "filter_heights": heights,
+        "kernel_quantizer": W6,
+        "types": TYPES,
+    }
+
+
+CASES = (
+    Case("SAL-T", _sal_t(4, (1, 3, 5)), _inputs(8, 4, 16)),
+    Case("fewer particles than the filter is high", _sal_t(2, (1, 3, 5)), _inputs(3, 3, 4)),
+    Case("even heights, two partitions", _sal_t(2, (2, 4)), _inputs(6, 2, 6)),
+    Case("one filter of height 1", _sal_t(1, (1,)), _inputs(5, 3, 4)),
+    Case("one partition", _sal_t(2, (3,)), _inputs(4, 1, 4)),
+    Case("no convolution (Linformer)", {"heads": 2, "types": NO_CONV}, _inputs(6, 4, 8)),
+    Case(
+        "full attention",
+        {"heads": 2, "types": {**NO_CONV, "sum": "ap_ufixed<9,4>"}},
+        _inputs(6, 6, 4),
+    ),
+    Case(
+        "narrow and coarse",
+        {
+            "heads": 1,
+            "filter_heights": (3,),
+            "kernel_quantizer": "quantized_bits(4,0,alpha=1)",
+            "types": {
+                "logits": "ap_fixed<6,4,TRN,WRAP>",
+                "conv": "ap_fixed<5,3,RND,SAT>",
+                "exp": "ap_ufixed<4,0,RND,SAT>",
+                "sum": "ap_ufixed<5,2,RND,SAT>",
+                "reciprocal": "ap_ufixed<4,1,RND,SAT>",
+                "attention": "ap_ufixed<4,0,RND,SAT>",
+                "output": "ap_fixed<6,3,RND_CONV,SAT>",
+            },
+        },
+        _inputs(5, 4, 4),
+    ),
+)

@@ -1,0 +1,46 @@
+"""Dynamic tanh, y = Q(tanh(alpha Q_in(x) + beta)), as one table over the values of Q_in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from salt_hls.fixed import Array, FixedType, Table, lookup
+from salt_hls.layers.types import declared_type
+
+
+@dataclass(frozen=True)
+class DynamicTanh:
+    """Arithmetic: any shape in, the same shape out. alpha, beta: float scalars, inside the table.
+
+    input_type: the table's argument; x is rounded to it first (this is where the residual sum is
+    rounded). output_type: the table's entries.
+    """
+
+    alpha: float
+    beta: float
+    input_type: FixedType
+    output_type: FixedType
+
+    @staticmethod
+    def from_config(config: dict[str, Any], alpha: float, beta: float) -> DynamicTanh:
+        """From the Keras layer's configuration and its two scalars."""
+        return DynamicTanh(
+            float(alpha), float(beta), declared_type(config, "input_type"), declared_type(config)
+        )
+
+    @cached_property
+    def table(self) -> Table:
+        """tanh at every value of `input_type`, computed in float64 and rounded once."""
+        grid = self.input_type
+        lowest = -(2 ** (grid.width - 1)) if grid.signed else 0
+        x = (lowest + np.arange(2**grid.width)) * grid.lsb
+        entries = self.output_type.quantize(np.tanh(self.alpha * x + self.beta))
+        return Table(grid, self.output_type, lowest * grid.lsb, entries)
+
+    def __call__(self, x: Array) -> Array:
+        """Looks up the rounded argument."""
+        return lookup(self.table, self.input_type.quantize(x))

@@ -1,0 +1,30 @@
+"""y = Q(x) or Q(max(x, 0)): the one place where a sum is rounded to its declared type."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from salt_hls.fixed import Array, FixedType
+from salt_hls.layers.types import declared_type
+
+Function = Literal["linear", "relu"]
+
+
+@dataclass(frozen=True)
+class FixedActivation:
+    """Arithmetic of one activation: any shape in, the same shape out, of `output_type`."""
+
+    function: Function
+    output_type: FixedType
+
+    @staticmethod
+    def from_config(config: dict[str, Any]) -> FixedActivation:
+        """From the Keras layer's configuration."""
+        return FixedActivation(config["function"], declared_type(config))
+
+    def __call__(self, x: Array) -> Array:
+        """Quantizes the activated values."""
+        return self.output_type.quantize(np.maximum(x, 0) if self.function == "relu" else x)

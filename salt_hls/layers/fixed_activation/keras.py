@@ -1,0 +1,43 @@
+"""Activation with a declared `ap_fixed` type (rounding and overflow of one's choice)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from salt_hls.errors import UserError
+from salt_hls.fixed import FixedType
+from salt_hls.layers.fixed_activation import arithmetic
+from salt_hls.layers.fixed_activation.arithmetic import Function
+from salt_hls.layers.keras_ops import quantize
+
+
+@tf.keras.utils.register_keras_serializable("salt_hls")
+class FixedActivation(tf.keras.layers.Layer):
+    """y = Q(function(x)).
+
+    function: "linear" or "relu". output_type: `ap_fixed<...>` text, or `None` for float.
+    """
+
+    def __init__(
+        self, function: Function = "linear", output_type: str | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        if function not in ("linear", "relu"):
+            raise UserError(f"layer {self.name}: function must be linear or relu, got {function!r}")
+        self.function = function
+        self.output_type = None if output_type is None else FixedType.parse(output_type)
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        return quantize(
+            tf.nn.relu(inputs) if self.function == "relu" else inputs, self.output_type
+        )
+
+    def arithmetic(self) -> arithmetic.FixedActivation:
+        """The fixed-point arithmetic."""
+        return arithmetic.FixedActivation.from_config(self.get_config())
+
+    def get_config(self) -> dict[str, Any]:
+        output_type = None if self.output_type is None else str(self.output_type)
+        return {**super().get_config(), "function": self.function, "output_type": output_type}

@@ -1,0 +1,204 @@
+"""What the hls4ml side of the layers shares: a graph node built around an arithmetic object.
+
+A layer's `hls.py` gives a node class (a subclass of `ArithmeticNode`), a Keras handler that puts
+the arithmetic object into the layer dictionary, and nothing else: struct, call and headers follow
+from the node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import hls4ml
+import numpy as np
+from hls4ml.backends.template import FunctionCallTemplate, LayerConfigTemplate
+from hls4ml.converters.keras_v2_to_hls import (
+    get_weights_data,
+    layer_handlers,
+    parse_default_keras_layer,
+)
+from hls4ml.model.attributes import Attribute
+from hls4ml.model.layers import Layer, layer_map
+from hls4ml.model.types import FixedPrecisionType, RoundingMode, SaturationMode
+from numpy.typing import NDArray
+
+from salt_hls.errors import UserError
+from salt_hls.fixed import FixedType, Table
+
+BACKENDS = ("Vivado", "Vitis")
+TEMPLATES = Path(__file__).resolve().parents[2] / "hls_templates"
+
+Handler = Callable[[dict[str, Any], list[str], list[list[int]], Any], tuple[dict[str, Any], list[int]]]
+
+
+def precision(fixed_type: FixedType) -> FixedPrecisionType:
+    """hls4ml's object for a type."""
+    return FixedPrecisionType(
+        fixed_type.width,
+        fixed_type.int_bits,
+        fixed_type.signed,
+        RoundingMode[fixed_type.rounding],
+        SaturationMode[fixed_type.overflow],
+    )
+
+
+def fixed_type_of(hls_precision: Any) -> FixedType:
+    """Our type for an hls4ml precision (fixed or integer)."""
+    return FixedType(
+        hls_precision.width,
+        hls_precision.integer,
+        bool(hls_precision.signed),
+        hls_precision.rounding_mode.name if hls_precision.rounding_mode else "TRN",
+        hls_precision.saturation_mode.name if hls_precision.saturation_mode else "WRAP",
+    )
+
+
+class ArithmeticNode(Layer):  # type: ignore[misc]
+    """A graph node whose attribute `arithmetic` is the layer's arithmetic object.
+
+    Its declared types are the layer's own: an hls4ml precision configuration does not change them.
+    """
+
+    stem: ClassVar[str]
+    _expected_attributes: ClassVar[list[Attribute]] = [Attribute("arithmetic", value_type=object)]
+
+    def constants(self) -> dict[str, tuple[NDArray[np.float64], FixedType]]:
+        """Weights and tables passed to the C++ function, by parameter name, in order."""
+        return {}
+
+    def fields(self) -> dict[str, int | bool | FixedType]:
+        """Members of the C++ struct: numbers, and types under names ending in `_t`."""
+        raise NotImplementedError
+
+    def output_shape(self) -> list[int]:
+        """Shape of the output, without the batch axis."""
+        raise NotImplementedError
+
+    def input_type(self, position: int = 0) -> FixedType:
+        """Type of an input tensor."""
+        return fixed_type_of(self.get_input_variable(self.inputs[position]).type.precision)
+
+    def input_shape(self, position: int = 0) -> list[int]:
+        """Shape of an input tensor, without the batch axis."""
+        return list(self.get_input_variable(self.inputs[position]).shape)
+
+    def initialize(self) -> None:
+        arithmetic = self.get_attr("arithmetic")
+        self.add_output_variable(self.output_shape(), precision=precision(arithmetic.output_type))
+        for name, (values, fixed_type) in self.constants().items():
+            if not fixed_type.contains(values):
+                raise UserError(f"layer {self.name}: {name} has values that are not {fixed_type}")
+            self.add_weights_variable(
+                name=name,
+                var_name=name + "{index}",
+                type_name=name + "{index}_t",
+                precision=precision(fixed_type.exact()),
+                data=values,
+            )
+
+
+def bits_order(table: Table) -> NDArray[np.float64]:
+    """Entries by the bit pattern of the argument (two's complement), as ROMs are addressed."""
+    return np.roll(table.entries, table.index(np.zeros(1))[0] * -1)
+
+
+class _ConfigTemplate(LayerConfigTemplate):  # type: ignore[misc]
+    def format(self, node: ArithmeticNode) -> str:
+        lines = []
+        for name, value in node.fields().items():
+            if isinstance(value, FixedType):
+                lines.append(f"typedef {value} {name};")
+            else:
+                kind = "bool" if isinstance(value, bool) else "unsigned"
+                lines.append(f"static const {kind} {name} = {str(value).lower()};")
+        for name in node.constants():
+            lines.append(f"typedef {node.get_weights(name).type.name} {_type_member(node, name)};")
+        body = "\n".join("    " + line for line in lines)
+        return f"struct config{node.index} : nnet::{node.stem}_config {{\n{body}\n}};\n"
+
+
+def _type_member(node: ArithmeticNode, constant: str) -> str:
+    return f"{constant.removesuffix('_table')}_t" if constant != "table" else "table_t"
+
+
+class _FunctionTemplate(FunctionCallTemplate):  # type: ignore[misc]
+    def format(self, node: ArithmeticNode) -> str:
+        inputs = [node.get_input_variable(name) for name in node.inputs]
+        output = node.get_output_variable()
+        types = [v.type.name for v in (*inputs, output)] + [f"config{node.index}"]
+        names = [v.name for v in (*inputs, output)]
+        names += [node.get_weights(name).name for name in node.constants()]
+        return f"nnet::{node.stem}<{', '.join(types)}>({', '.join(names)});"
+
+
+def layer_dict(
+    keras_layer: dict[str, Any], input_names: list[str], node: type[ArithmeticNode], arithmetic: Any
+) -> dict[str, Any]:
+    """The dictionary from which hls4ml makes the node."""
+    layer = parse_default_keras_layer(keras_layer, input_names)
+    # An `activation` key would append an activation node.
+    layer.pop("activation", None)
+    return {**layer, "class_name": node.__name__, "arithmetic": arithmetic}
+
+
+def grid_constant(
+    keras_layer: dict[str, Any], reader: Any, name: str, shape: Sequence[int], fixed_type: FixedType
+) -> NDArray[np.float64]:
+    """A trained weight, quantized as the Keras forward pass does (half to even, clipped).
+
+    hls4ml finds weights by substring: the shape check is what makes a wrong match an error.
+    """
+    layer_name = keras_layer["config"]["name"]
+    data = get_weights_data(reader, layer_name, name)
+    if data is None or tuple(data.shape) != tuple(shape):
+        got = None if data is None else tuple(data.shape)
+        raise UserError(f"layer {layer_name}: weight {name} must have shape {tuple(shape)}, got {got}")
+    if not np.all(np.isfinite(data)):
+        raise UserError(f"layer {layer_name}: weight {name} holds NaN or infinity; retrain it")
+    return np.asarray(fixed_type.quantize(data))
+
+
+def register_node(keras_class: str, node: type[ArithmeticNode], handler: Handler) -> None:
+    """Teaches hls4ml a layer: handler, node, templates and header, for both backends. Idempotent."""
+    if keras_class in layer_handlers:
+        return
+    header = TEMPLATES / f"nnet_{node.stem}.h"
+    hls4ml.converters.register_keras_v2_layer_handler(keras_class, handler)
+    if node.__name__ not in layer_map:
+        hls4ml.model.layers.register_layer(node.__name__, node)
+    for name in BACKENDS:
+        hls4ml.backends.get_backend(name).register_source(header)
+    # Templates of 'Vivado' serve Vitis too, and would shadow ones registered there.
+    vivado = hls4ml.backends.get_backend("Vivado")
+    call = partial(_FunctionTemplate, node, include_header=[f"nnet_utils/{header.name}"])
+    vivado.register_template(partial(_ConfigTemplate, node))
+    vivado.register_template(call)
+
+
+def quantize_dense_weights() -> None:
+    """Makes hls4ml convert QDense with the weights its forward pass uses. Idempotent.
+
+    hls4ml 1.3 drops the quantizers when it turns a QDense over particles into a convolution, and
+    would emit the unquantized weights.
+    """
+    handler = layer_handlers["QDense"]
+    if getattr(handler, "quantizes_weights", False):
+        return
+
+    def quantizing(
+        keras_layer: dict[str, Any], names: list[str], shapes: list[list[int]], reader: Any
+    ) -> tuple[dict[str, Any], list[int]]:
+        layer, shape = handler(keras_layer, names, shapes, reader)
+        for name in ("weight", "bias"):
+            quantizer, data = layer[f"{name}_quantizer"], layer[f"{name}_data"]
+            if data is not None and not np.all(np.isfinite(data)):
+                raise UserError(f"layer {layer['name']}: {name} holds NaN or infinity; retrain it")
+            if quantizer is not None and data is not None:
+                layer[f"{name}_data"] = quantizer(data)
+        return layer, shape
+
+    quantizing.quantizes_weights = True  # type: ignore[attr-defined]
+    layer_handlers["QDense"] = quantizing

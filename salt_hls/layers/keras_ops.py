@@ -1,0 +1,82 @@
+"""What the Keras layers share: exact quantization in the forward pass, useful gradients behind it.
+
+Forward values are grid floats in float32, exact while sums stay below 24 bits; gradients are those
+of the float function (straight-through), and zero where a saturating type clips.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+from qkeras import get_quantizer
+
+from salt_hls.fixed import FixedType, Table
+
+Quantizer = Callable[[tf.Tensor], tf.Tensor]
+
+
+@tf.custom_gradient
+def value_with_gradient_of(value: tf.Tensor, surrogate: tf.Tensor) -> Any:
+    """`value`, bit for bit, with the gradient of `surrogate` (same shape).
+
+    The usual `x + stop_gradient(q - x)` rounds in float32; this does not.
+    """
+
+    def gradient(upstream: tf.Tensor) -> tuple[None, tf.Tensor]:
+        return None, upstream
+
+    return tf.identity(value), gradient
+
+
+def quantize(x: tf.Tensor, fixed_type: FixedType | None) -> tf.Tensor:
+    """`FixedType.quantize` for tensors, in their own float type; `None` leaves `x` as it is."""
+    if fixed_type is None:
+        return x
+    scaled = tf.stop_gradient(x) * 2.0**fixed_type.frac_bits
+    if fixed_type.rounding == "TRN":
+        code = tf.floor(scaled)
+    elif fixed_type.rounding == "RND":
+        code = tf.floor(scaled + 0.5)
+    else:
+        code = tf.round(scaled)
+    if fixed_type.overflow == "WRAP":
+        low = -(2.0 ** (fixed_type.width - 1)) if fixed_type.signed else 0.0
+        code = tf.math.floormod(code - low, 2.0**fixed_type.width) + low
+        return value_with_gradient_of(code * fixed_type.lsb, x)
+    low, high = fixed_type.min, fixed_type.max
+    value = tf.clip_by_value(code * fixed_type.lsb, low, high)
+    return value_with_gradient_of(value, tf.clip_by_value(x, low, high))
+
+
+def lookup(table: Table, x: tf.Tensor, function: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
+    """`fixed.lookup` for tensors, with the gradient of the tabulated `function`."""
+    position = (tf.stop_gradient(x) - table.first) * 2.0**table.source.frac_bits
+    entries = tf.constant(table.entries.astype(np.float32))
+    value = tf.gather(entries, tf.cast(tf.round(position), tf.int32))
+    return value_with_gradient_of(value, function(x))
+
+
+def weight_quantizer(spec: Any) -> Quantizer | None:
+    """A QKeras weight quantizer from its text, config or object; `None` stays `None`."""
+    return None if spec is None else get_quantizer(spec)
+
+
+def quantizer_config(quantizer: Any) -> dict[str, Any] | None:
+    """The JSON form of a weight quantizer, which `weight_quantizer` reads back."""
+    if quantizer is None:
+        return None
+    return {"class_name": type(quantizer).__name__, "config": quantizer.get_config()}
+
+
+def quantized(weight: tf.Tensor, quantizer: Quantizer | None) -> tf.Tensor:
+    """The weight as the forward pass uses it."""
+    return weight if quantizer is None else quantizer(weight)
+
+
+def grid_weight(weight: tf.Variable, quantizer: Quantizer | None) -> NDArray[np.float64]:
+    """The quantized weight's values, for the arithmetic objects."""
+    return np.asarray(quantized(tf.convert_to_tensor(weight), quantizer), np.float64)

@@ -1,0 +1,284 @@
+"""Float training, then quantization-aware training, in phases of growing batches.
+
+Each phase trains with Adam until the validation loss stops improving; the best weights so far are
+kept. After every epoch the whole state is written, so an interrupted training continues with its
+next epoch.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from salt_hls.config import ModelConfig, Phase
+from salt_hls.errors import UserError
+from salt_hls.jets.dataset import JetSet
+from salt_hls.jets.ordering import prepare
+from salt_hls.models import build_model, quantizer_of, snap_weights
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Model inputs (jets, N, features) and labels (jets,)."""
+
+    inputs: NDArray[np.float32]
+    labels: NDArray[np.int8]
+
+    @staticmethod
+    def of(jets: JetSet, config: ModelConfig) -> Samples:
+        """Jets as the model of `config` sees them."""
+        return Samples(prepare(jets.constituents, config.particles, config.inputs), jets.labels)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a training is; loss and accuracy are None while the first epoch runs."""
+
+    stage: str
+    phase: int
+    phases: int
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    loss: float | None
+    accuracy: float | None
+
+
+Report = Callable[[Progress], None]
+
+
+def train(
+    config: ModelConfig,
+    training: Samples,
+    validation: Samples,
+    folder: Path,
+    report: Report,
+) -> tuple[tf.keras.Model, tf.keras.Model]:
+    """The trained float and quantized models; weights of the latter are on their grid.
+
+    folder: keeps the state of an interrupted training, the history (`history.json`, one row for
+    each epoch) and `float.weights.h5`. A finished stage is not trained again.
+    """
+    if config.training is None:
+        raise UserError("training: the key is missing; a model to train declares its phases")
+    folder.mkdir(parents=True, exist_ok=True)
+    tf.keras.utils.set_random_seed(config.training.seed)
+    float_model = build_model(config, quantized=False)
+    quantized = build_model(config, quantized=True)
+    bounds = weight_bounds(quantized)
+
+    def fit(model: tf.keras.Model, stage: str, phases: tuple[Phase, ...]) -> None:
+        _fit(model, stage, phases, training, validation, folder, report, bounds)
+
+    fit(float_model, "float", config.training.float_phases)
+    quantized.set_weights(float_model.get_weights())
+    fit(quantized, "quantized", config.training.quantized_phases)
+    snap_weights(quantized)
+    return float_model, quantized
+
+
+def _fit(
+    model: tf.keras.Model,
+    stage: str,
+    phases: tuple[Phase, ...],
+    training: Samples,
+    validation: Samples,
+    folder: Path,
+    report: Report,
+    bounds: Bounds,
+) -> None:
+    """Trains through the phases and leaves the best weights in `model`."""
+    done = folder / f"{stage}.weights.h5"
+    if done.exists():
+        model.load_weights(done)
+        return
+    state = _State.restore(model, folder / stage)
+    for number, phase in enumerate(phases):
+        if number < state.phase:
+            continue
+        while state.phase == number and state.epoch < phase.epochs and state.waited < phase.patience:
+            step = _Step(model, state.optimizer, phase, bounds)
+            order = np.random.default_rng([state.phase, state.epoch]).permutation(
+                len(training.labels)
+            )
+            losses = []
+            steps = len(order) // phase.batch
+            for i in range(steps):
+                rows = order[i * phase.batch : (i + 1) * phase.batch]
+                losses.append(step(training.inputs[rows], training.labels[rows]))
+                last = state.history[-1] if state.history else {}
+                report(
+                    Progress(
+                        stage, number + 1, len(phases), state.epoch + 1, phase.epochs, i + 1, steps,
+                        last.get("val_loss"), last.get("val_accuracy"),
+                    )
+                )  # fmt: skip
+            val_loss, val_accuracy = measure(model, validation)
+            state.finish_epoch(
+                {
+                    "stage": stage,
+                    "phase": number + 1,
+                    "epoch": state.epoch + 1,
+                    "loss": float(np.mean(losses)),
+                    "val_loss": val_loss,
+                    "val_accuracy": val_accuracy,
+                }
+            )
+        state.next_phase()
+    model.set_weights(state.best)
+    partial = folder / f"{stage}.tmp.weights.h5"
+    model.save_weights(partial)
+    (folder / f"{stage}_history.json").write_text(json.dumps(state.history, indent=1))
+    partial.replace(done)
+    shutil.rmtree(folder / stage, ignore_errors=True)
+
+
+def measure(model: tf.keras.Model, samples: Samples) -> tuple[float, float]:
+    """Mean cross-entropy and accuracy."""
+    logits = predict(model, samples.inputs)
+    loss = _cross_entropy(tf.constant(samples.labels), tf.constant(logits))
+    chosen = logits.argmax(-1) if logits.shape[-1] > 1 else (logits[:, 0] > 0)
+    return float(tf.reduce_mean(loss)), float(np.mean(chosen == samples.labels))
+
+
+def predict(model: tf.keras.Model, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Logits (jets, classes), without Keras' own progress bar."""
+    call = tf.function(model, reduce_retracing=True)
+    parts = [
+        call(tf.constant(inputs[i : i + 4096]), training=False).numpy()
+        for i in range(0, len(inputs), 4096)
+    ]
+    return np.concatenate(parts)
+
+
+def _cross_entropy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    if logits.shape[-1] == 1:
+        return tf.nn.sigmoid_cross_entropy_with_logits(
+            tf.cast(labels, tf.float32), tf.squeeze(logits, -1)
+        )
+    return tf.nn.sparse_softmax_cross_entropy_with_logits(tf.cast(labels, tf.int32), logits)
+
+
+Bounds = list[tuple[float, float]]
+"""Least and greatest value of every trainable variable."""
+
+
+def weight_bounds(quantized: tf.keras.Model) -> Bounds:
+    """The ranges of the weight types; (-inf, inf) for what is not quantized."""
+    ranges: dict[str, tuple[float, float]] = {}
+    for layer in quantized.layers:
+        for name in ("kernel", "bias"):
+            weight = getattr(layer, name, None)
+            quantizer = quantizer_of(layer, name)
+            if weight is not None and quantizer is not None:
+                ranges[weight.name] = (float(quantizer.min()), float(quantizer.max()))
+    everything = (-float("inf"), float("inf"))
+    return [ranges.get(v.name, everything) for v in quantized.trainable_variables]
+
+
+class _Step:
+    """One compiled training step; weights are kept in `bounds`.
+
+    Without the bounds a float training drifts to weights that their types cut off, and
+    quantization-aware training would have to mend that.
+    """
+
+    def __init__(
+        self,
+        model: tf.keras.Model,
+        optimizer: tf.keras.optimizers.Adam,
+        phase: Phase,
+        bounds: Bounds,
+    ) -> None:
+        optimizer.learning_rate.assign(phase.learning_rate)
+
+        @tf.function(reduce_retracing=True)
+        def step(inputs: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_mean(_cross_entropy(labels, model(inputs, training=True)))
+            gradients = tape.gradient(loss, model.trainable_variables)
+            optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
+            for variable, (low, high) in zip(model.trainable_variables, bounds, strict=True):
+                variable.assign(tf.clip_by_value(variable, low, high))
+            return loss
+
+        self._step = step
+
+    def __call__(self, inputs: NDArray[np.float32], labels: NDArray[np.int8]) -> float:
+        return float(self._step(tf.constant(inputs), tf.constant(labels)))
+
+
+class _State:
+    """What an interrupted training needs to continue: weights, optimizer, counters, best weights."""
+
+    def __init__(self, model: tf.keras.Model, folder: Path) -> None:
+        self.model, self.folder = model, folder
+        self.optimizer = tf.keras.optimizers.Adam()
+        self.optimizer.build(model.trainable_variables)
+        self.phase = self.epoch = self.waited = 0
+        self.best_loss = float("inf")
+        self.best: list[NDArray[Any]] = model.get_weights()
+        self.history: list[dict[str, Any]] = []
+
+    @staticmethod
+    def restore(model: tf.keras.Model, folder: Path) -> _State:
+        state = _State(model, folder)
+        if (folder / "state.json").exists():
+            saved = json.loads((folder / "state.json").read_text())
+            arrays = np.load(folder / f"{saved['arrays']}.npz")
+            lists: dict[str, list[NDArray[Any]]] = {"model": [], "best": [], "optimizer": []}
+            for key in sorted(arrays.files):
+                lists[key.split("-")[0]].append(arrays[key])
+            model.set_weights(lists["model"])
+            state.best = lists["best"]
+            for variable, value in zip(state.optimizer.variables, lists["optimizer"], strict=True):
+                variable.assign(value)
+            for name in ("phase", "epoch", "waited", "best_loss", "history"):
+                setattr(state, name, saved[name])
+        return state
+
+    def finish_epoch(self, row: dict[str, Any]) -> None:
+        self.history.append(row)
+        self.epoch += 1
+        if row["val_loss"] < self.best_loss:
+            self.best_loss, self.waited = row["val_loss"], 0
+            self.best = self.model.get_weights()
+        else:
+            self.waited += 1
+        self._write()
+
+    def next_phase(self) -> None:
+        """A phase starts from the best weights so far."""
+        self.phase, self.epoch, self.waited = self.phase + 1, 0, 0
+        self.model.set_weights(self.best)
+        self._write()
+
+    def _write(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        name = f"state-{len(self.history)}-{self.phase}"
+        arrays = {
+            f"{kind}-{i:04d}": np.asarray(value)
+            for kind, values in (
+                ("model", self.model.get_weights()),
+                ("best", self.best),
+                ("optimizer", [v.numpy() for v in self.optimizer.variables]),
+            )
+            for i, value in enumerate(values)
+        }
+        np.savez(self.folder / f"{name}.npz", **arrays)
+        saved = {k: getattr(self, k) for k in ("phase", "epoch", "waited", "best_loss", "history")}
+        partial = self.folder / "state.tmp"
+        partial.write_text(json.dumps({**saved, "arrays": name}))
+        partial.replace(self.folder / "state.json")
+        for old in self.folder.glob("state-*.npz"):
+            if old.stem != name:
+                old.unlink()

@@ -1,0 +1,245 @@
+"""Keras, golden arithmetic and C-simulation give the same bits, for every layer, case and type."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import hls4ml
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+import salt_hls
+from salt_hls.errors import UserError
+from salt_hls.firmware.compare import adversarial_inputs
+from salt_hls.firmware.replay import replay
+from salt_hls.fixed import FixedType
+from salt_hls.layers import KERAS_CLASSES, STEMS
+from salt_hls.layers.cases import Case
+
+CLASS_OF = dict(zip(STEMS, KERAS_CLASSES, strict=True))
+EVENTS = 60
+
+
+def cases_of(stem: str) -> tuple[Case, ...]:
+    return import_module(f"salt_hls.layers.{stem}.cases").CASES
+
+
+ALL = [(stem, case) for stem in STEMS for case in cases_of(stem)]
+
+
+def keras_layer(stem: str, case: Case, name: str) -> tf.keras.layers.Layer:
+    return getattr(import_module(f"salt_hls.layers.{stem}.keras"), CLASS_OF[stem])(
+        **case.layer, name=name
+    )
+
+
+def model_of(stem: str, cases: list[Case], seed: int = 0) -> tf.keras.Model:
+    """All cases side by side: one model, one compilation."""
+    inputs, outputs = [], []
+    for i, case in enumerate(cases):
+        x = [tf.keras.Input(shape, name=f"x{i}_{j}") for j, (shape, _) in enumerate(case.inputs)]
+        inputs += x
+        outputs.append(keras_layer(stem, case, f"y{i}")(x if len(x) > 1 else x[0]))
+    model = tf.keras.Model(inputs, outputs)
+    rng = np.random.default_rng(seed)
+    for weight in model.weights:
+        # Beyond the range of every weight type, so that clipping is seen.
+        weight.assign(rng.normal(0, 0.7, weight.shape))
+    return model
+
+
+def inputs_of(cases: list[Case], seed: int = 0) -> list[np.ndarray]:
+    """Zeros, extremes, ties and random values on each input's grid."""
+    arrays = []
+    for i, case in enumerate(cases):
+        for j, (shape, text) in enumerate(case.inputs):
+            rows = shape if len(shape) > 1 else (1, *shape)
+            types = (FixedType.parse(text),) * rows[-1]
+            x = adversarial_inputs(rows[0], types, seed=seed + 10 * i + j)
+            arrays.append(x[:EVENTS].reshape(-1, *shape))
+    return arrays
+
+
+def golden_outputs(model: tf.keras.Model, cases: list[Case], x: list[np.ndarray]) -> list[Any]:
+    outputs, position = [], 0
+    for i, case in enumerate(cases):
+        layer = model.get_layer(f"y{i}")
+        mine = [a.astype(np.float64) for a in x[position : position + len(case.inputs)]]
+        position += len(case.inputs)
+        if type(layer).__name__ == "ConvAttention":
+            exact = layer.arithmetic(partitions=mine[1].shape[1])
+        else:
+            exact = layer.arithmetic()
+        outputs.append(exact(*mine))
+    return outputs
+
+
+def as_list(y: Any) -> list[np.ndarray]:
+    return [np.asarray(a) for a in (y if isinstance(y, list) else [y])]
+
+
+def assert_same(name: str, cases: list[Case], a: list[np.ndarray], b: list[np.ndarray]) -> None:
+    for case, left, right in zip(cases, a, b, strict=True):
+        right = right.reshape(left.shape)
+        where = np.argwhere(left != right)
+        assert not len(where), (
+            f"{name}, case {case.name!r}: {len(where)} of {left.size} values differ, first at "
+            f"{where[0]}: {left[tuple(where[0])]} and {right[tuple(where[0])]}"
+        )
+
+
+def csim_outputs(
+    model: tf.keras.Model, cases: list[Case], x: list[np.ndarray], folder: Path, backend: str
+) -> tuple[list[np.ndarray], Any]:
+    salt_hls.register()
+    config = hls4ml.utils.config_from_keras_model(model, granularity="name", backend=backend)
+    types = [text for case in cases for _, text in case.inputs]
+    names = [t.name.split(":")[0] for t in model.inputs]
+    for name, text in zip(names, types, strict=True):
+        config["LayerName"][name]["Precision"]["result"] = str(FixedType.parse(text))
+    graph = hls4ml.converters.convert_from_keras_model(
+        model, hls_config=config, backend=backend, output_dir=str(folder), write_weights_txt=False
+    )
+    graph.compile()
+    arrays = [np.ascontiguousarray(a) for a in x]
+    return as_list(graph.predict(arrays if len(arrays) > 1 else arrays[0])), graph
+
+
+@pytest.mark.parametrize("backend", ["Vitis", "Vivado"])
+@pytest.mark.parametrize("stem", STEMS)
+def test_every_case(stem: str, backend: str, tmp_path: Path) -> None:
+    cases = list(cases_of(stem))
+    model, x = model_of(stem, cases), inputs_of(cases)
+    keras = as_list(model(x))
+    for case, y in zip(cases, keras, strict=True):
+        if y[0].size > 1:
+            assert np.unique(y).size > 2, f"case {case.name!r} is constant: it checks nothing"
+    assert_same("keras/golden", cases, keras, golden_outputs(model, cases, x))
+    simulated, graph = csim_outputs(model, cases, x, tmp_path, backend)
+    assert_same("golden/csim", cases, keras, simulated)
+    replayed = replay(graph, [a.astype(np.float64) for a in x])
+    assert_same("csim/replay", cases, simulated, [replayed[f"y{i}"] for i in range(len(cases))])
+
+
+def fixed_types(
+    signed: bool | None = None, widths: tuple[int, int] = (3, 9)
+) -> st.SearchStrategy[str]:
+    sign = st.booleans() if signed is None else st.just(signed)
+    return st.builds(
+        lambda w, i, s, r, o: str(FixedType(w, i, s, r, o)),
+        st.integers(*widths),
+        st.integers(0, 5),
+        sign,
+        st.sampled_from(("TRN", "RND", "RND_CONV")),
+        st.sampled_from(("WRAP", "SAT", "SAT_SYM")),
+    )
+
+
+UNSIGNED = ("exp", "sum", "reciprocal", "attention")
+
+
+@st.composite
+def retyped(draw: st.DrawFn, case: Case) -> Case:
+    """The case with every type drawn anew, of the kinds the layer allows."""
+    layer = dict(case.layer)
+    for key in ("output_type", "input_type"):
+        if key in layer:
+            layer[key] = draw(fixed_types())
+    if "types" in layer:
+        layer["types"] = {
+            key: draw(fixed_types(signed=False if key in UNSIGNED else None))
+            for key in layer["types"]
+        }
+    if "kernel_quantizer" in layer:
+        bits, integer = draw(st.integers(2, 7)), draw(st.integers(0, 2))
+        layer["kernel_quantizer"] = f"quantized_bits({bits},{integer},alpha=1)"
+    inputs = tuple((shape, draw(fixed_types())) for shape, _ in case.inputs)
+    return Case(case.name, layer, inputs)
+
+
+def buildable(stem: str, case: Case) -> bool:
+    """Whether the layer accepts these types (softmax needs room for its sum)."""
+    try:
+        golden_outputs(model_of(stem, [case]), [case], inputs_of([case]))
+    except UserError:
+        return False
+    return True
+
+
+QUIET = settings(
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+    derandomize=True,
+)
+
+
+@pytest.mark.parametrize(("stem", "case"), ALL, ids=[f"{s}: {c.name}" for s, c in ALL])
+def test_any_types_keras_and_golden(stem: str, case: Case) -> None:
+    @settings(QUIET, max_examples=15)
+    @given(retyped(case), st.integers(0, 1000))
+    def check(case: Case, seed: int) -> None:
+        assume(buildable(stem, case))
+        model, x = model_of(stem, [case], seed), inputs_of([case], seed)
+        assert_same("keras/golden", [case], as_list(model(x)), golden_outputs(model, [case], x))
+
+    check()
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_any_types_golden_and_csim(stem: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    @settings(QUIET, max_examples=2)
+    @given(st.tuples(*(retyped(c) for c in cases_of(stem))), st.integers(0, 1000))
+    def check(drawn: tuple[Case, ...], seed: int) -> None:
+        cases = [case for case in drawn if buildable(stem, case)]
+        assume(cases)
+        model, x = model_of(stem, cases, seed), inputs_of(cases, seed)
+        folder = tmp_path_factory.mktemp(stem)
+        simulated, _ = csim_outputs(model, cases, x, folder, "Vitis")
+        assert_same("golden/csim", cases, golden_outputs(model, cases, x), simulated)
+
+    check()
+
+
+@pytest.mark.parametrize(("stem", "case"), ALL, ids=[f"{s}: {c.name}" for s, c in ALL])
+def test_saved_and_loaded(stem: str, case: Case, tmp_path: Path) -> None:
+    model, x = model_of(stem, [case]), inputs_of([case])
+    before = as_list(model(x))
+    for suffix in ("keras", "h5"):
+        path = tmp_path / f"model.{suffix}"
+        model.save(path)
+        again = tf.keras.models.load_model(path, custom_objects=qkeras_objects())
+        assert_same(suffix, [case], before, as_list(again(x)))
+        tf.keras.backend.clear_session()
+
+
+def qkeras_objects() -> dict[str, Any]:
+    from qkeras.utils import _add_supported_quantized_objects
+
+    objects: dict[str, Any] = {}
+    _add_supported_quantized_objects(objects)
+    return objects
+
+
+@pytest.mark.parametrize("stem", STEMS)
+@pytest.mark.parametrize("changed", ["keras", "golden", "csim"])
+def test_one_lsb_is_seen(stem: str, changed: str, tmp_path: Path) -> None:
+    """The check itself: one value off by one LSB in any of the three fails it."""
+    case = cases_of(stem)[0]
+    model, x = model_of(stem, [case]), inputs_of([case])
+    texts = (case.layer.get("types") or {}).get("output") or case.layer["output_type"]
+    outputs = {
+        "keras": as_list(model(x)),
+        "golden": golden_outputs(model, [case], x),
+    }
+    outputs["csim"] = outputs["golden"]
+    if changed == "csim":
+        outputs["csim"], _ = csim_outputs(model, [case], x, tmp_path, "Vitis")
+    wrong = outputs[changed][0].copy()
+    wrong.flat[wrong.size // 2] += FixedType.parse(texts).lsb
+    with pytest.raises(AssertionError, match="1 of"):
+        assert_same("check", [case], outputs["golden"], [wrong])
