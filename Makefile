@@ -1,13 +1,14 @@
 # salt-hls: `make firmware MODEL=salt_p4` and `make test` are all a newcomer needs.
 MODEL ?= salt_p4
 BACKEND ?= vitis
+BUDGET ?= cms_l1t_jet
 VENV ?= .venv
 PYTHON ?= $(shell command -v python3.11 || command -v python3.10 || command -v python3)
 
 RUN := $(VENV)/bin/salt-hls
 READY := $(VENV)/.ready
 
-.PHONY: firmware test data train golden bench lint clean
+.PHONY: firmware test data train golden bench report lint clean
 
 firmware: $(READY)
 	@$(RUN) firmware '$(MODEL)' --backend '$(BACKEND)'
@@ -15,8 +16,14 @@ firmware: $(READY)
 test: $(READY)
 	@$(VENV)/bin/python -m pytest -n 2 -m "not slow"
 
-data train golden bench: $(READY)
-	@$(RUN) $@ $(if $(filter train bench,$@),'$(MODEL)')
+data golden: $(READY)
+	@$(RUN) $@
+
+train bench: $(READY)
+	@$(RUN) $@ '$(MODEL)'
+
+report: $(READY)
+	@$(RUN) report '$(MODEL)' --budget '$(BUDGET)' $(if $(STRICT),--strict)
 
 lint: $(READY)
 	@$(VENV)/bin/ruff check .

@@ -16,16 +16,16 @@ struct conv_attention_config {
     static const unsigned filter_height = 0;
     static const unsigned pad_up = 0;
     static const unsigned pad_left = 0;
-    static const unsigned first_sum = 0;     // code of the least sum, at reciprocal_table[0]
-    static const unsigned reciprocals = 1;   // entries of reciprocal_table
-    typedef float dot_t;         // exact q.k
-    typedef float scaled_t;      // the bits of dot_t, divided by 2^shift
+    static const unsigned first_sum = 0;   // code of the least sum, at reciprocal_table[0]
+    static const unsigned reciprocals = 1; // entries of reciprocal_table
+    typedef float dot_t;                   // exact q.k
+    typedef float scaled_t;                // the bits of dot_t, divided by 2^shift
     typedef float logits_t;
-    typedef float conv_sum_t;    // exact
+    typedef float conv_sum_t; // exact
     typedef float conv_t;
-    typedef float difference_t;  // exact max C - C
+    typedef float difference_t; // exact max C - C
     typedef float exp_t;
-    typedef float exp_sum_t;     // exact
+    typedef float exp_sum_t; // exact
     typedef float sum_t;
     typedef float reciprocal_t;
     typedef float attention_t;
@@ -37,14 +37,14 @@ struct conv_attention_config {
 template <class query_T, class key_T, typename CONFIG_T>
 void conv_attention_logits(const query_T *query, const key_T *key, unsigned head,
                            typename CONFIG_T::logits_t logits[CONFIG_T::n_partitions]) {
-    #pragma HLS INLINE
+#pragma HLS INLINE
 Keys:
     for (unsigned c = 0; c < CONFIG_T::n_partitions; c++) {
-        #pragma HLS UNROLL
+#pragma HLS UNROLL
         typename CONFIG_T::dot_t dot = 0;
     Dot:
         for (unsigned d = 0; d < CONFIG_T::depth; d++) {
-            #pragma HLS UNROLL
+#pragma HLS UNROLL
             const unsigned column = head * CONFIG_T::depth + d;
             dot += query[column] * key[c * CONFIG_T::n_heads * CONFIG_T::depth + column];
         }
@@ -56,20 +56,21 @@ Keys:
 
 // One row of the convolution over the logits (N, p) of one head.
 template <typename CONFIG_T>
-void conv_attention_convolve(typename CONFIG_T::logits_t logits[CONFIG_T::n_particles][CONFIG_T::n_partitions], unsigned n,
+void conv_attention_convolve(typename CONFIG_T::logits_t logits[CONFIG_T::n_particles][CONFIG_T::n_partitions],
+                             unsigned n,
                              typename CONFIG_T::kernel_t kernel[CONFIG_T::filter_height * CONFIG_T::n_partitions],
                              typename CONFIG_T::conv_t row[CONFIG_T::n_partitions]) {
-    #pragma HLS INLINE
+#pragma HLS INLINE
 Columns:
     for (int c = 0; c < int(CONFIG_T::n_partitions); c++) {
-        #pragma HLS UNROLL
+#pragma HLS UNROLL
         typename CONFIG_T::conv_sum_t sum = 0;
     FilterRows:
         for (int a = 0; a < int(CONFIG_T::filter_height); a++) {
-            #pragma HLS UNROLL
+#pragma HLS UNROLL
         FilterColumns:
             for (int j = 0; j < int(CONFIG_T::n_partitions); j++) {
-                #pragma HLS UNROLL
+#pragma HLS UNROLL
                 const int i_n = int(n) + a - int(CONFIG_T::pad_up);
                 const int i_c = c + j - int(CONFIG_T::pad_left);
                 if (i_n >= 0 && i_n < int(CONFIG_T::n_particles) && i_c >= 0 && i_c < int(CONFIG_T::n_partitions))
@@ -86,20 +87,20 @@ void conv_attention_softmax(typename CONFIG_T::conv_t row[CONFIG_T::n_partitions
                             typename CONFIG_T::exp_t exp_table[1 << CONFIG_T::difference_t::width],
                             typename CONFIG_T::reciprocal_t reciprocal_table[CONFIG_T::reciprocals],
                             typename CONFIG_T::attention_t attention[CONFIG_T::n_partitions]) {
-    #pragma HLS INLINE
+#pragma HLS INLINE
     typename CONFIG_T::conv_t largest = row[0];
 Largest:
     for (unsigned c = 1; c < CONFIG_T::n_partitions; c++) {
-        #pragma HLS UNROLL
+#pragma HLS UNROLL
         if (row[c] > largest)
             largest = row[c];
     }
     typename CONFIG_T::exp_t exponential[CONFIG_T::n_partitions];
-    #pragma HLS ARRAY_PARTITION variable=exponential complete
+#pragma HLS ARRAY_PARTITION variable = exponential complete
     typename CONFIG_T::exp_sum_t exact_sum = 0;
 Exponentials:
     for (unsigned c = 0; c < CONFIG_T::n_partitions; c++) {
-        #pragma HLS UNROLL
+#pragma HLS UNROLL
         typename CONFIG_T::difference_t difference = largest - row[c];
         ap_uint<CONFIG_T::difference_t::width> bits = difference.range(CONFIG_T::difference_t::width - 1, 0);
         exponential[c] = exp_table[bits.to_uint()];
@@ -110,7 +111,7 @@ Exponentials:
     typename CONFIG_T::reciprocal_t reciprocal = reciprocal_table[bits.to_uint() - CONFIG_T::first_sum];
 Normalize:
     for (unsigned c = 0; c < CONFIG_T::n_partitions; c++) {
-        #pragma HLS UNROLL
+#pragma HLS UNROLL
         attention[c] = exponential[c] * reciprocal;
     }
 }
@@ -119,15 +120,15 @@ Normalize:
 template <class value_T, class res_T, typename CONFIG_T>
 void conv_attention_context(typename CONFIG_T::attention_t attention[CONFIG_T::n_partitions], const value_T *value,
                             unsigned head, res_T *res) {
-    #pragma HLS INLINE
+#pragma HLS INLINE
 Columns:
     for (unsigned d = 0; d < CONFIG_T::depth; d++) {
-        #pragma HLS UNROLL
+#pragma HLS UNROLL
         const unsigned column = head * CONFIG_T::depth + d;
         typename CONFIG_T::context_sum_t sum = 0;
     Values:
         for (unsigned c = 0; c < CONFIG_T::n_partitions; c++) {
-            #pragma HLS UNROLL
+#pragma HLS UNROLL
             sum += attention[c] * value[c * CONFIG_T::n_heads * CONFIG_T::depth + column];
         }
         res[column] = sum;
@@ -140,7 +141,7 @@ template <unsigned height> struct conv_attention_filter {
     template <typename CONFIG_T>
     static void row(typename CONFIG_T::logits_t logits[CONFIG_T::n_particles][CONFIG_T::n_partitions], unsigned n,
                     typename CONFIG_T::kernel_t *kernel, typename CONFIG_T::conv_t row[CONFIG_T::n_partitions]) {
-        #pragma HLS INLINE
+#pragma HLS INLINE
         conv_attention_convolve<CONFIG_T>(logits, n, kernel, row);
     }
 };
@@ -149,10 +150,10 @@ template <> struct conv_attention_filter<0> {
     template <typename CONFIG_T>
     static void row(typename CONFIG_T::logits_t logits[CONFIG_T::n_particles][CONFIG_T::n_partitions], unsigned n,
                     typename CONFIG_T::kernel_t *, typename CONFIG_T::conv_t row[CONFIG_T::n_partitions]) {
-        #pragma HLS INLINE
+#pragma HLS INLINE
     Copy:
         for (unsigned c = 0; c < CONFIG_T::n_partitions; c++) {
-            #pragma HLS UNROLL
+#pragma HLS UNROLL
             row[c] = logits[n][c];
         }
     }
@@ -167,28 +168,29 @@ void conv_attention(query_T query[CONFIG_T::n_particles * CONFIG_T::n_heads * CO
                     typename CONFIG_T::reciprocal_t reciprocal_table[CONFIG_T::reciprocals],
                     typename CONFIG_T::kernel_t *kernel = 0) {
     static_assert(CONFIG_T::n_particles > 0 && CONFIG_T::n_partitions > 0, "attention needs queries and keys");
-    static_assert(int(CONFIG_T::scaled_t::width) == int(CONFIG_T::dot_t::width), "the shift moves the point, not the bits");
-    #pragma HLS PIPELINE II = 1
-    #pragma HLS ARRAY_PARTITION variable=exp_table complete
-    #pragma HLS ARRAY_PARTITION variable=reciprocal_table complete
+    static_assert(int(CONFIG_T::scaled_t::width) == int(CONFIG_T::dot_t::width),
+                  "the shift moves the point, not the bits");
+#pragma HLS PIPELINE II = 1
+#pragma HLS ARRAY_PARTITION variable = exp_table complete
+#pragma HLS ARRAY_PARTITION variable = reciprocal_table complete
 Heads:
     for (unsigned h = 0; h < CONFIG_T::n_heads; h++) {
-        #pragma HLS UNROLL
+#pragma HLS UNROLL
         typename CONFIG_T::logits_t logits[CONFIG_T::n_particles][CONFIG_T::n_partitions];
-        #pragma HLS ARRAY_PARTITION variable=logits complete dim=0
+#pragma HLS ARRAY_PARTITION variable = logits complete dim = 0
     Logits:
         for (unsigned n = 0; n < CONFIG_T::n_particles; n++) {
-            #pragma HLS UNROLL
+#pragma HLS UNROLL
             conv_attention_logits<query_T, key_T, CONFIG_T>(query + n * CONFIG_T::n_heads * CONFIG_T::depth, key, h,
                                                             logits[n]);
         }
     Rows:
         for (unsigned n = 0; n < CONFIG_T::n_particles; n++) {
-            #pragma HLS UNROLL
+#pragma HLS UNROLL
             typename CONFIG_T::conv_t row[CONFIG_T::n_partitions];
-            #pragma HLS ARRAY_PARTITION variable=row complete
+#pragma HLS ARRAY_PARTITION variable = row complete
             typename CONFIG_T::attention_t attention[CONFIG_T::n_partitions];
-            #pragma HLS ARRAY_PARTITION variable=attention complete
+#pragma HLS ARRAY_PARTITION variable = attention complete
             conv_attention_filter<CONFIG_T::filter_height>::template row<CONFIG_T>(logits, n, kernel, row);
             conv_attention_softmax<CONFIG_T>(row, exp_table, reciprocal_table, attention);
             conv_attention_context<value_T, res_T, CONFIG_T>(attention, value, h,

@@ -12,10 +12,10 @@ struct fixed_activation_config {
 template <class data_T, class res_T, typename CONFIG_T>
 void fixed_activation(data_T data[CONFIG_T::n_in], res_T res[CONFIG_T::n_in]) {
     static_assert(CONFIG_T::n_in > 0, "fixed_activation needs values");
-    #pragma HLS PIPELINE II = 1
+#pragma HLS PIPELINE II = 1
 Values:
     for (unsigned i = 0; i < CONFIG_T::n_in; i++) {
-        #pragma HLS UNROLL
+#pragma HLS UNROLL
         data_T x = data[i];
         if (CONFIG_T::relu && x < 0)
             x = 0;

@@ -27,22 +27,22 @@ void partitioned_projection(
                   "columns must divide into heads");
     static_assert(CONFIG_T::n_partitions <= CONFIG_T::n_particles, "more partitions than particles");
     const unsigned depth = CONFIG_T::broadcast ? CONFIG_T::n_columns : CONFIG_T::n_columns / CONFIG_T::n_heads;
-    #pragma HLS PIPELINE II = 1
-    #pragma HLS ARRAY_PARTITION variable=kernel complete
+#pragma HLS PIPELINE II = 1
+#pragma HLS ARRAY_PARTITION variable = kernel complete
 Partitions:
     for (unsigned c = 0; c < CONFIG_T::n_partitions; c++) {
-        #pragma HLS UNROLL
+#pragma HLS UNROLL
     Heads:
         for (unsigned h = 0; h < CONFIG_T::n_heads; h++) {
-            #pragma HLS UNROLL
+#pragma HLS UNROLL
         Columns:
             for (unsigned i = 0; i < depth; i++) {
-                #pragma HLS UNROLL
+#pragma HLS UNROLL
                 const unsigned column = CONFIG_T::broadcast ? i : h * depth + i;
                 typename CONFIG_T::accum_t sum = 0;
             Terms:
                 for (unsigned l = 0; l < CONFIG_T::n_terms; l++) {
-                    #pragma HLS UNROLL
+#pragma HLS UNROLL
                     const unsigned n = c * CONFIG_T::stride + l;
                     if (n < CONFIG_T::n_particles)
                         sum += kernel[(h * CONFIG_T::n_partitions + c) * CONFIG_T::n_terms + l] *

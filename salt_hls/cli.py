@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -94,7 +95,9 @@ def firmware(
     if difference:
         raise UserError(f"{difference}; see {build / report.model}.failed/report.html")
     folder = build / report.model
-    console.print(f"firmware [bold]{folder / 'firmware'}[/], report [bold]{folder / 'report.html'}[/]")
+    console.print(
+        f"firmware [bold]{folder / 'firmware'}[/], report [bold]{folder / 'report.html'}[/]"
+    )
 
 
 @app.command()
@@ -114,7 +117,9 @@ def data(
 
 
 @app.command()
-def train(model: Model = "salt_p4", data: Data = Path("data"), build: Build = Path("build")) -> None:
+def train(
+    model: Model = "salt_p4", data: Data = Path("data"), build: Build = Path("build")
+) -> None:
     """Trains a model, float then quantized; continues where it was interrupted."""
     from salt_hls.training.run import train_model
     from salt_hls.training.train import Progress as Step
@@ -127,7 +132,9 @@ def train(model: Model = "salt_p4", data: Data = Path("data"), build: Build = Pa
             update(name, p.step, p.steps)
 
         result = train_model(model, data, build / "train", step)
-    table = Table("", "accuracy", "mean AUC", title=f"{result.model}: {result.float_.events} test jets")
+    table = Table(
+        "", "accuracy", "mean AUC", title=f"{result.model}: {result.float_.events} test jets"
+    )
     for name, metrics in (("float", result.float_), ("quantized", result.quantized)):
         table.add_row(name, f"{metrics.accuracy:.4f}", f"{metrics.auc['mean']:.4f}")
     console.print(table)
@@ -170,6 +177,72 @@ def bench(model: Model = "salt_p4", build: Build = Path("build")) -> None:
     console.print(f"written to {path}")
 
 
+@app.command()
+def report(
+    model: Annotated[str | None, typer.Argument(help="A model that was built.")] = None,
+    from_: Annotated[
+        Path | None, typer.Option("--from", help="Folder of vendor reports to read.")
+    ] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+    budget: Annotated[
+        str, typer.Option(help="A budget of synth/budgets, or a path to your own.")
+    ] = "cms_l1t_jet",
+    strict: Annotated[bool, typer.Option(help="Over budget is exit status 1.")] = False,
+    build: Build = Path("build"),
+) -> None:
+    """Reads vendor reports, judges the best figures against a budget, renews the page."""
+    from salt_hls.reports.budget import judge, load_budget
+    from salt_hls.reports.html import write_html
+    from salt_hls.reports.model import Report
+    from salt_hls.reports.vendor import scan_reports
+
+    if model is None and from_ is None:
+        raise typer.BadParameter("give a model, or --from DIR")
+    scan = None if from_ is None else scan_reports(from_)
+    records = [] if scan is None else scan.records
+    for problem in [] if scan is None else scan.problems:
+        errors.print(f"salt-hls: {problem}", markup=False, highlight=False, soft_wrap=True)
+    page = None
+    if model is None:
+        result = Report(model=str(from_), synthesis=records)
+    else:
+        page = build / Path(model).stem
+        result = Report.read(page / "report.json")
+        known = {r.source for r in records}
+        result.synthesis = [r for r in result.synthesis if r.source not in known] + records
+    result.budget = judge(result, load_budget(budget))
+    if page is not None:
+        result.write(page / "report.json")
+        write_html(result, page / "report.html")
+    if json_:
+        rows = [r.model_dump(mode="json") for r in (records if scan else result.synthesis)]
+        typer.echo(json.dumps({"synthesis": rows}))
+    else:
+        _print_synthesis(result)
+    over = result.budget is None or not result.budget.passed
+    if (strict and over) or (scan is not None and scan.problems):
+        raise typer.Exit(1)
+
+
+def _print_synthesis(report: Any) -> None:
+    columns = ("lut", "ff", "dsp", "bram18", "latency_cycles", "ii_cycles", "latency_ns")
+    table = Table("source", "stage", *columns, title=report.model)
+    for record in report.synthesis:
+        values = (getattr(record, column) for column in columns)
+        table.add_row(record.source, record.stage, *("-" if v is None else str(v) for v in values))
+    console.print(table)
+    if report.budget is None:
+        console.print("budget: no figures to judge; run synthesis first")
+        return
+    verdict = report.budget
+    table = Table("", "limit", "value", "", title=f"budget {verdict.name} ({verdict.source})")
+    for check in verdict.checks:
+        value = "unknown" if check.value is None else str(check.value)
+        mark = "[green]pass[/]" if check.passed else "[red]fail[/]"
+        table.add_row(check.name, str(check.limit), value, mark)
+    console.print(table)
+
+
 def _print_report(report: Any) -> None:
     table = Table("compared", "layers", "jets", "values", "mismatches", title=report.model)
     for pair in sorted({r.pair for r in report.bit_accuracy}):
@@ -209,5 +282,3 @@ def main() -> None:
     except KeyboardInterrupt:
         errors.print("salt-hls: interrupted; nothing half-written was left")
         raise SystemExit(1) from None
-
-

@@ -75,7 +75,11 @@ class FixedType:
         if unknown:
             raise UserError(f"type {text!r}: unknown rounding or overflow {unknown[0]!r}")
         return FixedType(
-            int(width), int(int_bits), not unsigned, cast(Rounding, rounding), cast(Overflow, overflow)
+            int(width),
+            int(int_bits),
+            not unsigned,
+            cast(Rounding, rounding),
+            cast(Overflow, overflow),
         )
 
     def __str__(self) -> str:
@@ -136,7 +140,7 @@ class FixedType:
 
     def codes(self, x: NDArray[np.float64]) -> NDArray[np.int64]:
         """Integer codes of values that are on this grid."""
-        return np.rint(np.asarray(x, np.float64) * 2.0**self.frac_bits).astype(np.int64)
+        return np.asarray(np.rint(np.asarray(x, np.float64) * 2.0**self.frac_bits), np.int64)
 
     def contains(self, x: NDArray[np.float64]) -> bool:
         """Whether every value is finite, on the grid and in range."""
@@ -180,7 +184,7 @@ class Table:
 
     def index(self, x: NDArray[np.float64]) -> NDArray[np.int64]:
         """Entry numbers of grid values."""
-        return np.rint((x - self.first) * 2.0**self.source.frac_bits).astype(np.int64)
+        return np.asarray(np.rint((x - self.first) * 2.0**self.source.frac_bits), np.int64)
 
 
 def lookup(table: Table, x: Array) -> Array:

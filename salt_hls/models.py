@@ -19,6 +19,7 @@ from salt_hls.layers.conv_attention.keras import ConvAttention
 from salt_hls.layers.dynamic_tanh.keras import DynamicTanh
 from salt_hls.layers.fixed_activation.keras import FixedActivation
 from salt_hls.layers.head_dense.keras import HeadDense
+from salt_hls.layers.partitioned_projection.arithmetic import Mode
 from salt_hls.layers.partitioned_projection.keras import PartitionedProjection
 from salt_hls.layers.types import qkeras_text
 
@@ -48,7 +49,7 @@ class _Builder:
             name=prefix + layer,
         )
 
-    def project(self, prefix: str, what: str, mode: str) -> PartitionedProjection:
+    def project(self, prefix: str, what: str, mode: Mode) -> PartitionedProjection:
         return PartitionedProjection(
             self.config.heads,
             self.config.partitions,
@@ -140,7 +141,7 @@ def build_model(config: ModelConfig, quantized: bool, features: int = 3) -> tf.k
 
 
 def snap_weights(model: tf.keras.Model) -> None:
-    """Sets every quantized weight to the grid value the forward pass uses; outputs do not change."""
+    """Sets every quantized weight to the grid value the forward pass uses; outputs stay."""
     for layer in model.layers:
         for name in ("kernel", "bias"):
             weight, quantizer = getattr(layer, name, None), quantizer_of(layer, name)

@@ -1,7 +1,43 @@
-"""Shared set-up: quiet TensorFlow, one thread a worker."""
+"""Shared set-up."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from salt_hls.config import MODELS
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+@pytest.fixture
+def small_model(tmp_path: Path) -> Callable[..., Path]:
+    """Writes YAML and random weights of a small model; returns the YAML's path."""
+
+    def make(name: str = "small", weights: bool = True, **changes: Any) -> Path:
+        content = yaml.safe_load((MODELS / "salt_p4_n16.yaml").read_text())
+        small = {"particles": 6, "partitions": 2, "width": 4, "heads": 2, "feed_forward": 4}
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump({**content, **small, **changes}))
+        if weights:
+            save_random_weights(path)
+        return path
+
+    return make
+
+
+def save_random_weights(path: Path) -> None:
+    from salt_hls.config import ModelConfig, load_yaml
+    from salt_hls.models import build_model
+
+    model = build_model(load_yaml(path, ModelConfig), quantized=True)
+    rng = np.random.default_rng(1)
+    for weight in model.weights:
+        weight.assign(weight + rng.normal(0, 0.2, weight.shape))
+    model.save_weights(path.with_name(f"{path.stem}.weights.h5"))

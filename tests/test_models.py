@@ -1,4 +1,4 @@
-"""Models: parity with the published SAL-T, variants, and one configuration for float and quantized."""
+"""Models: parity with the published SAL-T, variants, float and quantized from one YAML."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,6 @@ from sklearn.metrics import roc_curve
 import salt_hls
 from salt_hls.config import MODELS, ModelConfig, find_model, load_yaml
 from salt_hls.errors import UserError
-from salt_hls.fixed import FixedType
 from salt_hls.firmware.compare import adversarial_inputs, compare_all
 from salt_hls.firmware.convert import Backend, convert, top_name, write_project
 from salt_hls.firmware.csim import Csim, compile_csim
@@ -42,7 +42,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Tagger:
-    """A quantized tagger ready to be built, and the float model it came from, where there is one."""
+    """A quantized tagger ready to be built, and the float model it came from, if known."""
 
     name: str
     config: ModelConfig
@@ -70,14 +70,14 @@ def load_tagger(reference: str) -> Tagger:
     path = find_model(reference)
     if path.suffix not in (".yaml", ".yml"):
         beside = path.with_suffix(".yaml")
-        model, config = load_keras_model(path, beside if beside.exists() else MODELS / "salt_p4.yaml")
+        model, config = load_keras_model(
+            path, beside if beside.exists() else MODELS / "salt_p4.yaml"
+        )
         return Tagger(path.stem, config, model, None, (path,))
     config = load_yaml(path, ModelConfig)
     weights = path.with_name(f"{path.stem}.weights.h5")
     if not weights.exists():
-        raise UserError(
-            f"{weights}: no trained weights; run `make train MODEL={reference}` first"
-        )
+        raise UserError(f"{weights}: no trained weights; run `make train MODEL={reference}` first")
     quantized = build_model(config, quantized=True)
     load_weights(quantized, weights)
     snap_weights(quantized)
@@ -91,7 +91,7 @@ def load_tagger(reference: str) -> Tagger:
 
 
 def write_and_compile(tagger: Tagger, folder: Path, backend: Backend) -> Project:
-    """Writes the HLS project to `folder`/firmware and compiles its C-simulation in `folder`/csim."""
+    """Writes the HLS project to `folder`/firmware, compiles its C-simulation in `folder`/csim."""
     graph = convert(
         tagger.quantized,
         tagger.config.inputs.container,
@@ -111,11 +111,9 @@ def write_and_compile(tagger: Tagger, folder: Path, backend: Backend) -> Project
     return Project(project, graph, csim)
 
 
-def sample_inputs(
-    tagger: Tagger, path: Path = SAMPLE
-) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
+def sample_inputs(tagger: Tagger) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
     """The shipped test jets as the tagger's input, and their labels."""
-    jets = JetSet.read(path)
+    jets = JetSet.read(SAMPLE)
     config = tagger.config
     return prepare(jets.constituents, config.particles, config.inputs), jets.labels
 
@@ -202,7 +200,7 @@ def _physics(
         accuracy=compared(lambda m: m.accuracy),
         auc=compared(lambda m: m.auc["mean"]),
         background_rejection={
-            f"{name} at 80 %": compared(lambda m, name=name: m.rejection[name]) for name in classes
+            f"{name} at 80 %": compared(partial(_rejection, name)) for name in classes
         },
         roc=[
             _roc(name, model, scores(logits[model])[:, i], labels == i)
@@ -213,9 +211,11 @@ def _physics(
     )
 
 
-def _roc(
-    label: str, model: Any, score: NDArray[np.float64], truth: NDArray[np.bool_]
-) -> RocCurve:
+def _rejection(name: str, metrics: Metrics) -> float | None:
+    return metrics.rejection[name]
+
+
+def _roc(label: str, model: Any, score: NDArray[np.float64], truth: NDArray[np.bool_]) -> RocCurve:
     background, signal, _ = roc_curve(truth, score)
     points = np.linspace(0, 1, ROC_POINTS)
     return RocCurve(
@@ -242,7 +242,9 @@ def _write_manifest(folder: Path, tagger: Tagger, backend: Backend) -> None:
         "versions": versions(),
         "inputs": {p.name: sha256(p) for p in (*tagger.files, SAMPLE)},
         "firmware": {
-            str(p.relative_to(project)): sha256(p) for p in sorted(project.rglob("*")) if p.is_file()
+            str(p.relative_to(project)): sha256(p)
+            for p in sorted(project.rglob("*"))
+            if p.is_file()
         },
     }
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")

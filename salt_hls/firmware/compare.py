@@ -146,4 +146,4 @@ def adversarial_inputs(
     padded = uniform(30, particles)
     padded[:, particles // 2 :] = 0
     steps = np.tile(lsb, (particles, 1))
-    return np.concatenate([np.stack([*fixed, steps]), ties, full, padded]).astype(np.float32)
+    return np.asarray(np.concatenate([np.stack([*fixed, steps]), ties, full, padded]), np.float32)

@@ -137,7 +137,7 @@ def _run_part(
             shape = csim.shapes[name]
             size = int(np.prod(shape))
             values = ctypes.cast(row.data, ctypes.POINTER(ctypes.c_double * size)).contents
-            results[name][event] = np.frombuffer(values).reshape(shape)
+            results[name][event] = np.ctypeslib.as_array(values).reshape(shape)
     if trace:
         library.free_trace_storage()
     return results

@@ -85,9 +85,7 @@ def _dense(node: Any, x: Array) -> Array:
 
 def _windows(node: Any, x: Array, width: int) -> list[Array]:
     """Slices of the padded particle axis: entry j holds element j of every window."""
-    stride, before, after = (
-        node.get_attr(f) for f in ("stride_width", "pad_left", "pad_right")
-    )
+    stride, before, after = (node.get_attr(f) for f in ("stride_width", "pad_left", "pad_right"))
     if node.get_attr("data_format") != "channels_last":
         raise UserError(f"layer {node.name}: data_format must be channels_last")
     padding = [np.zeros((*x.shape[:-2], n, x.shape[-1])) for n in (before, after)]

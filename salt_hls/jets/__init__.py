@@ -1,0 +1,1 @@
+"""Jets: generation, files, order and input grid."""

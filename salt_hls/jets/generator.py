@@ -120,8 +120,9 @@ def smear(
         c_phi = c_phi + blur * noise[2]
         seen = energy > threshold
         parts.append(((energy / np.cosh(c_eta))[seen], c_eta[seen], c_phi[seen], c_event[seen]))
-    joined = [np.concatenate(column) for column in zip(*parts, strict=True)]
-    return joined[0], joined[1], joined[2], joined[3].astype(np.int64)
+    joined: list[NDArray[Any]] = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    c_pt, c_eta, c_phi, c_event = joined
+    return c_pt, c_eta, c_phi, c_event.astype(np.int64)
 
 
 def _merge_cells(
@@ -138,7 +139,7 @@ def _merge_cells(
     _, first, group = np.unique(
         (event << 32) | (i_eta << 16) | i_phi, return_index=True, return_inverse=True
     )
-    total = np.bincount(group, energy)
+    total = np.bincount(group, energy).astype(np.float64)
     return (
         total,
         np.bincount(group, energy * eta) / total,
@@ -317,5 +318,3 @@ def generate(
     # What keras_models/sample.h5 is a copy of: `joined` is the test split now.
     joined[slice(SAMPLE_JETS)].compact().write(folder / "sample.h5", compression="gzip")
     yield folder / "sample.h5"
-
-

@@ -12,7 +12,7 @@ ORDERS: tuple[Order, ...] = ("kt", "pt", "delta_r")
 
 
 def order_particles(constituents: NDArray[np.float32], order: Order) -> NDArray[np.float32]:
-    """Sorts the particles of each jet, descending; padding (pT 0) stays last, ties keep their order.
+    """Sorts the particles of each jet, descending; padding (pT 0) stays last, ties stay.
 
     constituents: (jets, particles, 3) with pT [GeV], deta, dphi. kT^2 = pT^2 deltaR^2 orders like
     kT = pT deltaR, so hardware needs no square root.
@@ -24,7 +24,7 @@ def order_particles(constituents: NDArray[np.float32], order: Order) -> NDArray[
     key = {"kt": pt**2 * distance2, "pt": pt, "delta_r": distance2}[order]
     key = np.where(pt > 0, key, -1.0)
     rows = np.argsort(-key, axis=-1, kind="stable")
-    return np.take_along_axis(constituents, rows[..., None], axis=1)
+    return np.asarray(np.take_along_axis(constituents, rows[..., None], axis=1), np.float32)
 
 
 def select_particles(constituents: NDArray[np.float32], particles: int) -> NDArray[np.float32]:
@@ -40,7 +40,7 @@ def to_grid(particles: NDArray[np.float32], inputs: Inputs) -> NDArray[np.float3
         feature.type.quantize(particles[..., i].astype(np.float64) * feature.scale)
         for i, feature in enumerate(inputs.features)
     ]
-    return np.stack(columns, axis=-1).astype(np.float32)
+    return np.asarray(np.stack(columns, axis=-1), np.float32)
 
 
 def prepare(

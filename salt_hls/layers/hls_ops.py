@@ -31,7 +31,9 @@ from salt_hls.fixed import FixedType, Table
 BACKENDS = ("Vivado", "Vitis")
 TEMPLATES = Path(__file__).resolve().parents[2] / "hls_templates"
 
-Handler = Callable[[dict[str, Any], list[str], list[list[int]], Any], tuple[dict[str, Any], list[int]]]
+Handler = Callable[
+    [dict[str, Any], list[str], list[list[int]], Any], tuple[dict[str, Any], list[int]]
+]
 
 
 def precision(fixed_type: FixedType) -> FixedPrecisionType:
@@ -155,14 +157,16 @@ def grid_constant(
     data = get_weights_data(reader, layer_name, name)
     if data is None or tuple(data.shape) != tuple(shape):
         got = None if data is None else tuple(data.shape)
-        raise UserError(f"layer {layer_name}: weight {name} must have shape {tuple(shape)}, got {got}")
+        raise UserError(
+            f"layer {layer_name}: weight {name} must have shape {tuple(shape)}, got {got}"
+        )
     if not np.all(np.isfinite(data)):
         raise UserError(f"layer {layer_name}: weight {name} holds NaN or infinity; retrain it")
     return np.asarray(fixed_type.quantize(data))
 
 
 def register_node(keras_class: str, node: type[ArithmeticNode], handler: Handler) -> None:
-    """Teaches hls4ml a layer: handler, node, templates and header, for both backends. Idempotent."""
+    """Teaches hls4ml a layer: handler, node, templates, header, for both backends. Idempotent."""
     if keras_class in layer_handlers:
         return
     header = TEMPLATES / f"nnet_{node.stem}.h"

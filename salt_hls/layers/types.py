@@ -38,7 +38,11 @@ def weight_type(quantizer: dict[str, Any] | None, layer: str) -> FixedType:
     signed = bool(config.get("keep_negative", True))
     overflow = "SAT_SYM" if config.get("symmetric") else "SAT"
     return FixedType(
-        int(config["bits"]), int(config["integer"]) + signed, signed, "RND_CONV", overflow  # type: ignore[arg-type]
+        int(config["bits"]),
+        int(config["integer"]) + signed,
+        signed,
+        "RND_CONV",
+        overflow,  # type: ignore[arg-type]
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
@@ -24,7 +26,7 @@ class Metrics(BaseModel):
     rejection: dict[str, float | None]
 
 
-def scores(logits: NDArray[np.floating]) -> NDArray[np.float64]:
+def scores(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     """Class probabilities (jets, classes) of logits; one logit becomes two classes (sigmoid)."""
     z = np.asarray(logits, np.float64)
     if z.shape[-1] == 1:
@@ -33,13 +35,13 @@ def scores(logits: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.asarray(e / e.sum(axis=-1, keepdims=True))
 
 
-def accuracy(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
+def accuracy(logits: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]]) -> float:
     """Share of jets whose largest score is that of their class (first of equals wins)."""
     return float(np.mean(scores(logits).argmax(axis=-1) == labels))
 
 
 def evaluate(
-    logits: NDArray[np.floating], labels: NDArray[np.integer], classes: tuple[str, ...]
+    logits: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]], classes: tuple[str, ...]
 ) -> Metrics:
     """All metrics of logits (jets, classes) against labels (jets,)."""
     probabilities = scores(logits)

@@ -19,7 +19,7 @@ import matplotlib.pyplot as plt  # noqa: E402
 
 
 class Result(BaseModel):
-    """What a training reached on the test jets; stands beside the weights as <name>.metrics.json."""
+    """What a training reached on the test jets; beside the weights as <name>.metrics.json."""
 
     model: str
     training_jets: int
@@ -33,9 +33,7 @@ def train_model(reference: str, data: Path, folder: Path, report: Report) -> Res
     """
     path = find_model(reference)
     config = load_yaml(path, ModelConfig)
-    splits = {
-        name: JetSet.read(data / f"{name}.h5") for name in ("train", "validation", "test")
-    }
+    splits = {name: JetSet.read(data / f"{name}.h5") for name in ("train", "validation", "test")}
     training, validation, test = (Samples.of(splits[n], config) for n in splits)
     state = folder / path.stem
     float_model, quantized = train(config, training, validation, state, report)

@@ -74,13 +74,14 @@ def train(
     tf.keras.utils.set_random_seed(config.training.seed)
     float_model = build_model(config, quantized=False)
     quantized = build_model(config, quantized=True)
-    bounds = weight_bounds(quantized)
 
     def fit(model: tf.keras.Model, stage: str, phases: tuple[Phase, ...]) -> None:
+        bounds = weight_bounds(quantized)
         _fit(model, stage, phases, training, validation, folder, report, bounds)
 
     fit(float_model, "float", config.training.float_phases)
     quantized.set_weights(float_model.get_weights())
+    freeze_first_layer(quantized)
     fit(quantized, "quantized", config.training.quantized_phases)
     snap_weights(quantized)
     return float_model, quantized
@@ -105,7 +106,9 @@ def _fit(
     for number, phase in enumerate(phases):
         if number < state.phase:
             continue
-        while state.phase == number and state.epoch < phase.epochs and state.waited < phase.patience:
+        while (
+            state.phase == number and state.epoch < phase.epochs and state.waited < phase.patience
+        ):
             step = _Step(model, state.optimizer, phase, bounds)
             order = np.random.default_rng([state.phase, state.epoch]).permutation(
                 len(training.labels)
@@ -168,6 +171,18 @@ def _cross_entropy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     return tf.nn.sparse_softmax_cross_entropy_with_logits(tf.cast(labels, tf.int32), logits)
 
 
+def freeze_first_layer(quantized: tf.keras.Model) -> None:
+    """Rounds the embedding's weights once and for all; what follows learns to live with them.
+
+    One of their steps times an input of the full range moves every particle, so while they are
+    trained they jump between grid points and the loss never settles.
+    """
+    embed = quantized.get_layer("embed")
+    embed.kernel.assign(quantizer_of(embed, "kernel")(tf.convert_to_tensor(embed.kernel)))
+    embed.bias.assign(quantizer_of(embed, "bias")(tf.convert_to_tensor(embed.bias)))
+    embed.trainable = False
+
+
 Bounds = list[tuple[float, float]]
 """Least and greatest value of every trainable variable."""
 
@@ -218,7 +233,7 @@ class _Step:
 
 
 class _State:
-    """What an interrupted training needs to continue: weights, optimizer, counters, best weights."""
+    """What an interrupted training needs: weights, optimizer, counters, best weights."""
 
     def __init__(self, model: tf.keras.Model, folder: Path) -> None:
         self.model, self.folder = model, folder

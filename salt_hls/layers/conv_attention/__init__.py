@@ -1,0 +1,1 @@
+"""SAL-T's attention with convolved logits."""

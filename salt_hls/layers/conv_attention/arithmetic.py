@@ -77,7 +77,9 @@ class ConvAttention:
             )
         for key in ("exp_type", "sum_type", "reciprocal_type", "attention_type"):
             if types[key].signed:
-                raise UserError(f"layer {name}: type {key[:-5]} must be ap_ufixed, got {types[key]}")
+                raise UserError(
+                    f"layer {name}: type {key[:-5]} must be ap_ufixed, got {types[key]}"
+                )
         kernel_type = None if kernel is None else weight_type(config["kernel_quantizer"], name)
         return ConvAttention(config["heads"], kernel, kernel_type, **types)
 

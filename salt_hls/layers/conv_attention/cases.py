@@ -18,7 +18,9 @@ NO_CONV = {key: text for key, text in TYPES.items() if key != "conv"}
 Q = "ap_fixed<8,3>"
 
 
-def _inputs(particles: int, partitions: int, columns: int) -> tuple[tuple[tuple[int, ...], str], ...]:
+def _inputs(
+    particles: int, partitions: int, columns: int
+) -> tuple[tuple[tuple[int, ...], str], ...]:
     return (((particles, columns), Q), ((partitions, columns), Q), ((partitions, columns), Q))
 
 

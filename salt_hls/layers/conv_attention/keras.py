@@ -63,9 +63,7 @@ class ConvAttention(tf.keras.layers.Layer):
         wanted = [t for t in TYPES if t != "conv" or self.filter_heights]
         if types is not None and sorted(types) != sorted(wanted):
             raise UserError(f"layer {self.name}: types must be {wanted}, got {sorted(types)}")
-        self.types = (
-            None if types is None else {key: FixedType.parse(types[key]) for key in wanted}
-        )
+        self.types = None if types is None else {key: FixedType.parse(types[key]) for key in wanted}
 
     def build(self, input_shape: list[tf.TensorShape]) -> None:
         query, key, value = input_shape
@@ -123,9 +121,7 @@ class ConvAttention(tf.keras.layers.Layer):
         difference = tf.stop_gradient(tf.reduce_max(logits, axis=-1, keepdims=True)) - logits
         exp = lookup(exact.exp_table, difference, lambda d: tf.exp(-d))
         total = quantize(tf.reduce_sum(exp, axis=-1, keepdims=True), self.types["sum"])
-        reciprocal = lookup(
-            exact.reciprocal_table(logits.shape[-1]), total, lambda s: 1 / s
-        )
+        reciprocal = lookup(exact.reciprocal_table(logits.shape[-1]), total, lambda s: 1 / s)
         return quantize(exp * reciprocal, self.types["attention"])
 
     def arithmetic(self, partitions: int) -> arithmetic.ConvAttention:

@@ -30,9 +30,7 @@ class FixedActivation(tf.keras.layers.Layer):
         self.output_type = None if output_type is None else FixedType.parse(output_type)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        return quantize(
-            tf.nn.relu(inputs) if self.function == "relu" else inputs, self.output_type
-        )
+        return quantize(tf.nn.relu(inputs) if self.function == "relu" else inputs, self.output_type)
 
     def arithmetic(self) -> arithmetic.FixedActivation:
         """The fixed-point arithmetic."""

@@ -1,0 +1,1 @@
+"""Dense layer with one matrix per head."""

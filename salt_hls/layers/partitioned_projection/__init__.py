@@ -1,0 +1,1 @@
+"""Projection of N particles to p rows."""

@@ -86,6 +86,8 @@ class PartitionedProjection:
                 depth = columns if self.broadcast else columns // self.heads
                 rows.append(np.zeros((*x.shape[:particle_axis], self.heads * depth)))
                 continue
-            row = np.einsum(contraction, np.moveaxis(chunk, 0, particle_axis), weights[:, c, :terms])
+            row = np.einsum(
+                contraction, np.moveaxis(chunk, 0, particle_axis), weights[:, c, :terms]
+            )
             rows.append(row.reshape(*row.shape[:-2], -1))
         return self.output_type.quantize(np.stack(rows, axis=-2))

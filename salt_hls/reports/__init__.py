@@ -1,0 +1,1 @@
+"""Reports: report.json, vendor report readers, trigger budgets, the HTML page."""

@@ -1,0 +1,204 @@
+"""report.html: self-contained, verdict first, whole with any section missing."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from salt_hls.reports.budget import judge, load_budget
+from salt_hls.reports.html import render_html, write_html
+from salt_hls.reports.model import BitAccuracy, Module, Report, SynthesisRecord
+from salt_hls.reports.vendor import read_reports
+
+from .support import DATA
+from .test_report_json import REPORT
+
+VOID = {"meta", "br", "line"}
+
+
+class Balance(HTMLParser):
+    """Checks that tags are closed in order, and gathers the visible text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.words: list[str] = []
+        self.feed(page)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag: str, attrs: Any) -> None:
+        pass
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.words.append(data)
+
+
+def text(page: str) -> str:
+    return re.sub(r"\s+", " ", " ".join(Balance(page).words)).replace("\u200b", "")
+
+
+def design(**changes: Any) -> Report:
+    record: dict[str, Any] = {
+        "source": "yosys",
+        "stage": "rtl-synth",
+        "part": "xcvu13p",
+        "lut": 200_000,
+        "ff": 1,
+        "dsp": 0,
+        "bram18": 0,
+        "uram": 0,
+        "latency_cycles": 30,
+        "ii_cycles": 1,
+        "clock_ns": 2.5,
+        "clock_estimated_ns": 2.3,
+    }
+    report = REPORT.model_copy(
+        update={"synthesis": [SynthesisRecord.model_validate(record | changes)]}
+    )
+    report.budget = judge(report, load_budget("cms_l1t_jet"))
+    return report
+
+
+def headline(page: str) -> str:
+    found = re.search(r'class="headline (\w+)">([^<]+)<', page)
+    assert found
+    return f"{found[1]}: {found[2]}"
+
+
+def test_page_is_self_contained() -> None:
+    page = render_html(design(), [("v1", design(lut=190_000))])
+    assert not re.search(r"https?:|src=|@import|url\(|<script|<link", page)
+    assert page.startswith("<!doctype html>") or page.lstrip().startswith("<!doctype html>")
+    assert "width=device-width" in page
+    assert "prefers-color-scheme: dark" in page
+
+
+def test_verdict_comes_first() -> None:
+    words = text(render_html(design()))
+    order = ["Fits its budget", "Bit-exact: 50 values", "Budget cms_l1t_jet", "Bit accuracy",
+             "Physics", "ROC", "Where each figure comes from"]  # fmt: skip
+    places = [words.index(word) for word in order]
+    assert places == sorted(places)
+
+
+def wrong() -> Report:
+    entry = BitAccuracy.model_validate(
+        {
+            "pair": "csim/rtl",
+            "layer": "softmax",
+            "events": 10,
+            "values": 50,
+            "mismatches": 3,
+            "max_lsb": 2,
+            "examples": [{"event": 7, "index": [0, 1], "expected": 0.5, "got": 0.25}],
+        }
+    )
+    return design().model_copy(update={"bit_accuracy": [*REPORT.bit_accuracy, entry]})
+
+
+def unchecked() -> Report:
+    return design().model_copy(update={"bit_accuracy": []})
+
+
+@pytest.mark.parametrize(
+    ("report", "expected"),
+    [
+        (design(), "good: Fits its budget"),
+        (design(stage="estimate"), "open: Fits its budget, by estimate"),
+        (design(lut=500_000), "bad: Over budget"),
+        (design(ii_cycles=(1, 2)), "bad: Not trigger-ready"),
+        (design(part="xcvu9p"), "bad: Built for another part"),
+        (design(ii_cycles=None), "bad: Budget not proven"),
+        (unchecked(), "open: Fits its budget; bits not compared"),
+        (design().model_copy(update={"budget": None}), "good: Bit-exact"),
+        (wrong(), "bad: Not bit-exact"),
+        (Report(model="m"), "open: Not judged"),
+        (design(kind="cosim", status="Fail"), "bad: Simulation failed"),
+    ],
+)  # fmt: skip
+def test_headline(report: Report, expected: str) -> None:
+    assert headline(render_html(report)) == expected
+
+
+def test_mismatches_are_shown() -> None:
+    words = text(render_html(wrong()))
+    assert "3 of 100 compared values differ, first in softmax (csim/rtl)" in words
+    assert "3 differ up to 2 LSB" in words
+    assert "7 [0, 1] 0.5 0.25" in words
+
+
+def test_estimates_are_labelled_wherever_they_stand() -> None:
+    page = render_html(design(stage="estimate"))
+    assert page.count('class="stage estimate"') >= 12
+    assert "By estimate, not measured." in page
+    assert 'class="stage estimate"' not in render_html(design())
+
+
+@pytest.mark.parametrize("section", ["bit_accuracy", "physics", "synthesis", "budget"])
+def test_sections_may_be_missing(section: str) -> None:
+    empty = Report(model="m").model_dump()[section]
+    words = text(render_html(design().model_copy(update={section: empty})))
+    assert "None" not in words
+
+
+def test_bit_accuracy_alone() -> None:
+    report = Report(model="m", bit_accuracy=REPORT.bit_accuracy)
+    words = text(render_html(report))
+    assert "Bit-exact" in words and "No hardware figures yet." in words
+    assert "Where each figure comes from" not in words
+
+
+@pytest.mark.parametrize("sample", sorted(p for p in DATA.iterdir() if p.is_dir()))
+def test_every_sample_renders(sample: Path) -> None:
+    report = Report(model=sample.name, synthesis=read_reports(sample))
+    report.budget = judge(report, load_budget("atlas_gep"))
+    words = text(render_html(report))
+    assert "None" not in words and "nan" not in words
+    for record in report.synthesis:
+        assert record.source in words
+
+
+def test_pipeline_bars_stand_where_the_stages_do() -> None:
+    modules = [
+        Module(name="embed", start_cycle=0, latency_cycles=3, lut=5, levels=4),
+        Module(name="softmax<b>", start_cycle=3, latency_cycles=1),
+    ]
+    page = render_html(design(modules=modules))
+    assert "left:75.00%;width:25.00%" in page
+    assert "softmax&lt;b&gt;" in page
+    assert "4 in all" in text(page)
+    assert "3 cycles, 5 LUT, 4 levels" in text(page)
+    loose = [module.model_copy(update={"start_cycle": None}) for module in modules]
+    assert "parts overlap" in text(render_html(design(modules=loose)))
+
+
+def test_history_marks_regressions_between_like_stages() -> None:
+    now = design(lut=200_000, ff=2)
+    history = [("old", design(lut=210_000)), ("last", design(lut=190_000))]
+    page = render_html(now, history)
+    assert re.search(r'<span class="bad">200,000</span><small class="bad">\+5.3', page)
+    assert re.search(r'<span class="open">190,000</span><small class="good">-9.5', page)
+    words = text(page)
+    assert words.index("this report last old") < words.index("Where each figure")
+    other = render_html(now, [("estimate", design(lut=1, stage="estimate"))])
+    assert not re.search(r'<span class="bad">200,000', other)
+
+
+def test_names_are_escaped_and_the_file_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    write_html(Report(model="<script>x</script>"), path)
+    page = path.read_text()
+    assert "<script>" not in page
+    assert page.rstrip().endswith("</html>")

@@ -1,0 +1,158 @@
+"""report.json: the stable interface, ranges and unknowns, reading and writing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from salt_hls.errors import UserError
+from salt_hls.reports.model import (
+    BitAccuracy,
+    Module,
+    Physics,
+    Report,
+    RocCurve,
+    SynthesisRecord,
+    latency_ns,
+)
+from salt_hls.reports.vendor import read_reports
+
+from .support import DATA
+
+REPORT = Report(
+    model="salt_p4",
+    backend="Vitis",
+    io_type="io_parallel",
+    part="xcvu13p-flga2577-2-e",
+    clock_ns=2.5,
+    n_particles=32,
+    n_partitions=4,
+    versions={"hls4ml": "1.3.0", "alkaid": "0.8.2"},
+    inputs_sha256="0" * 64,
+    bit_accuracy=[
+        BitAccuracy(pair="keras/csim", layer="out", events=10, values=50, mismatches=0, max_lsb=0)
+    ],
+    physics=Physics.model_validate(
+        {
+            "dataset": "d",
+            "events": 10,
+            "accuracy": {"float": 0.6, "csim": 0.59},
+            "auc": {"quantized": 0.9},
+            "roc": [{"label": "t", "model": "csim", "signal": [0, 1], "background": [0.01, 1]}],
+        }
+    ),
+    synthesis=[
+        SynthesisRecord(
+            source="yosys",
+            stage="rtl-synth",
+            lut=1,
+            latency_cycles=(3, 4),
+            clock_ns=2.5,
+            modules=[Module(name="dense", latency_cycles=2)],
+        )
+    ],
+)
+
+
+def test_keys_of_the_stable_interface() -> None:
+    data = json.loads(REPORT.to_json())
+    assert list(data) == [
+        "schema", "model", "backend", "io_type", "part", "clock_ns", "n_particles",
+        "n_partitions", "versions", "inputs_sha256", "bit_accuracy", "physics", "synthesis",
+        "budget",
+    ]  # fmt: skip
+    assert data["schema"] == 1
+    assert set(data["physics"]["accuracy"]) == {"float", "quantized", "csim"}
+    (record,) = data["synthesis"]
+    assert list(record)[:11] == [
+        "source", "stage", "lut", "ff", "dsp", "bram18", "uram", "latency_cycles", "ii_cycles",
+        "clock_ns", "latency_ns",
+    ]  # fmt: skip
+    assert record["ff"] is None  # unknown is null, never 0 and never left out
+    assert record["latency_ns"] == [7.5, 10.0]
+    assert "wns_ns" not in record  # what the source does not give is not written
+
+
+def test_write_and_read_back(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "report.json"
+    REPORT.write(path)
+    assert Report.read(path) == REPORT
+    first = path.read_bytes()
+    REPORT.write(path)
+    assert path.read_bytes() == first
+    assert [p.name for p in path.parent.iterdir()] == ["report.json"]
+    mixed = REPORT.model_copy(update={"versions": dict(reversed(REPORT.versions.items()))})
+    assert mixed.to_json().encode() == first
+
+
+def test_every_vendor_record_survives_json() -> None:
+    records = [r for p in DATA.iterdir() if p.is_dir() for r in read_reports(p)]
+    report = Report(model="m", synthesis=records)
+    assert Report.model_validate_json(report.to_json()) == report
+
+
+def test_a_failed_write_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "report.json"
+    REPORT.write(path)
+    before = path.read_bytes()
+
+    def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr("os.replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        REPORT.model_copy(update={"model": "other"}).write(path)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["report.json"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "Invalid JSON"),
+        ('{"schema": 1', "Invalid JSON"),
+        ('{"schema": 2, "model": "m"}', "schema"),
+        ('{"schema": 1}', "model: Field required"),
+        ('{"model": "m", "extra": 0}', "unknown key 'extra'"),
+        ('{"model": "m", "synthesis": [{"source": "s", "stage": "maybe"}]}', "synthesis.0.stage"),
+        ('{"model": "m", "clock_ns": NaN}', "clock_ns"),
+    ],
+)
+def test_bad_files_are_one_line(text: str, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    path.write_text(text)
+    with pytest.raises(UserError) as error:
+        Report.read(path)
+    assert words in str(error.value)
+    assert str(error.value).startswith(str(path))
+    assert "\n" not in str(error.value)
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="make report"):
+        Report.read(tmp_path / "report.json")
+
+
+def test_latency_arithmetic() -> None:
+    assert latency_ns(14409, 18.982) == 273511.638
+    assert latency_ns((5, None), 2.0) == (10.0, None)
+    assert latency_ns(None, 2.0) is None
+    assert latency_ns(3, None) is None
+    slow = SynthesisRecord(
+        source="s", stage="csynth", latency_cycles=10, clock_ns=2.5, clock_estimated_ns=3.1
+    )
+    assert slow.latency_ns == 31.0
+
+
+def test_impossible_figures_are_refused() -> None:
+    with pytest.raises(ValidationError):
+        SynthesisRecord(source="s", stage="csynth", lut=-1)
+    with pytest.raises(ValidationError):
+        SynthesisRecord(source="s", stage="csynth", clock_ns=float("inf"))
+    with pytest.raises(ValidationError, match="equal lengths"):
+        RocCurve(label="t", model="csim", signal=[0.1], background=[])

@@ -1,0 +1,144 @@
+"""Jets: ordering, grid, files, generator."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from salt_hls.config import MODELS, Inputs, ModelConfig, load_yaml
+from salt_hls.errors import UserError
+from salt_hls.jets import generator
+from salt_hls.jets.dataset import CLASSES, JET_COLUMNS, JetSet
+from salt_hls.jets.ordering import ORDERS, order_particles, prepare, select_particles
+
+SAMPLE = MODELS / "sample.h5"
+INPUTS: Inputs = load_yaml(MODELS / "salt_p4.yaml", ModelConfig).inputs
+
+jets_strategy = hnp.arrays(
+    np.float32,
+    st.tuples(st.integers(1, 3), st.integers(1, 9), st.just(3)),
+    elements=st.floats(0, 100, width=16),
+)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@given(jets=jets_strategy)
+def test_order_is_descending_and_padding_last(order: str, jets: np.ndarray) -> None:
+    ordered = order_particles(jets, order)
+    pt, deta, dphi = (ordered[..., i].astype(float) for i in range(3))
+    key = {
+        "kt": pt * np.hypot(deta, dphi),
+        "pt": pt,
+        "delta_r": np.hypot(deta, dphi),
+    }[order]
+    for row_pt, row_key in zip(pt, key, strict=True):
+        real = row_pt > 0
+        assert not np.any(np.diff(real.astype(int)) > 0), "a particle follows padding"
+        assert np.all(np.diff(row_key[real]) <= 1e-9 * row_key[real][:-1] if real.any() else True)
+    for before, after in zip(jets, ordered, strict=True):
+        assert sorted(map(tuple, before)) == sorted(map(tuple, after))
+
+
+def test_ties_keep_their_order() -> None:
+    jet = np.array([[[2, 1, 0], [1, 2, 0], [4, 0.5, 0], [0, 0, 0]]], np.float32)
+    assert order_particles(jet, "kt").tolist() == jet.tolist()
+
+
+def test_unknown_order() -> None:
+    with pytest.raises(UserError, match="lund"):
+        order_particles(np.zeros((1, 2, 3), np.float32), "lund")  # type: ignore[arg-type]
+
+
+def test_selection_takes_the_hardest_and_pads() -> None:
+    jet = np.array([[[1, 0.1, 0], [5, 0.2, 0], [3, 0.3, 0]]], np.float32)
+    assert select_particles(jet, 2)[..., 0].tolist() == [[5, 3]]
+    assert select_particles(jet, 5)[..., 0].tolist() == [[5, 3, 1, 0, 0]]
+
+
+def test_grid_of_the_sample() -> None:
+    jets = JetSet.read(SAMPLE, slice(0, 500))
+    x = prepare(jets.constituents, 32, INPUTS)
+    assert x.shape == (500, 32, 3)
+    for i, feature in enumerate(INPUTS.features):
+        assert feature.type.contains(x[..., i])
+        assert INPUTS.container.contains(x[..., i])
+        assert len(np.unique(x[..., i])) > 100
+    coarse = replace(INPUTS.pt.type, width=4)
+    assert not coarse.contains(x[..., 0])
+
+
+def test_sample_holds_real_jets_of_every_class() -> None:
+    jets = JetSet.read(SAMPLE)
+    assert len(jets) >= 5000 and jets.constituents.shape[1:] == (150, 3)
+    counts = np.bincount(jets.labels, minlength=5)
+    assert counts.min() > 0.15 * len(jets)
+    mass = jets.jets[:, JET_COLUMNS.index("mass")]
+    medians = {name: np.median(mass[jets.labels == i]) for i, name in enumerate(CLASSES)}
+    assert 80 < medians["W"] < 91 < medians["Z"] < 100 and 165 < medians["t"] < 185
+
+
+def test_generator_is_seeded_and_physical(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generator, "EVENTS_PER_CHUNK", 12)
+    chunk = generator.Chunk("test", "W", 3)
+    first, second = generator.generate_chunk(chunk), generator.generate_chunk(chunk)
+    assert len(first) >= 12
+    assert np.array_equal(first.constituents, second.constituents)
+    assert not np.array_equal(
+        first.constituents[:5],
+        generator.generate_chunk(generator.Chunk("test", "W", 4)).constituents[:5],
+    )
+    pt = first.jets[:, JET_COLUMNS.index("pt")]
+    assert np.all((pt > 800) & (pt < 1600))
+    assert abs(np.median(first.jets[:, JET_COLUMNS.index("mass")]) - 86) < 12
+    assert np.all(np.diff(first.constituents[..., 0], axis=1) <= 0)
+    total = first.constituents[..., 0].sum(axis=1)
+    assert np.all(np.abs(total / pt - 1) < 0.2)
+
+
+def test_seeds_are_disjoint() -> None:
+    chunks = generator.plan(560_000)
+    assert len({c.seed for c in chunks}) == len(chunks) == len({c.file_name for c in chunks})
+
+
+def test_generation_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generator, "EVENTS_PER_CHUNK", 3)
+    calls: list[tuple[int, int]] = []
+    paths = list(generator.generate(10, tmp_path, 2, lambda d, n: calls.append((d, n))))
+    assert [p.name for p in paths] == ["train.h5", "validation.h5", "test.h5", "sample.h5"]
+    assert calls[0] == (0, 45) and calls[-1] == (45, 45)
+    stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / "chunks").iterdir()}
+    lost = next(iter(stamps))
+    lost.unlink()
+    calls.clear()
+    list(generator.generate(10, tmp_path, 1, lambda d, n: calls.append((d, n))))
+    assert calls[0] == (42, 45)
+    again = {p: p.stat().st_mtime_ns for p in (tmp_path / "chunks").iterdir()}
+    assert [p for p in stamps if again[p] != stamps[p]] == [lost]
+
+
+@pytest.mark.parametrize("content", [b"", b"not hdf5 at all"])
+def test_damaged_file(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "jets.h5"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="not a readable HDF5"):
+        JetSet.read(path)
+
+
+def test_truncated_and_wrong_files(tmp_path: Path) -> None:
+    path = tmp_path / "jets.h5"
+    path.write_bytes(SAMPLE.read_bytes()[:100_000])
+    with pytest.raises(UserError, match="not a readable HDF5"):
+        JetSet.read(path)
+    with h5py.File(path, "w") as file:
+        file["constituents"] = np.zeros((2, 5, 3))
+    with pytest.raises(UserError, match="'jets'"):
+        JetSet.read(path)
+    with pytest.raises(UserError, match="no such jet file"):
+        JetSet.read(tmp_path / "nothing.h5")
