@@ -25,6 +25,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from salt_hls.config import find_model
 from salt_hls.errors import UserError
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -85,6 +86,7 @@ def firmware(
     build: Build = Path("build"),
 ) -> None:
     """Writes the HLS project and checks every bit of its C-simulation on real jets."""
+    find_model(model)  # before TensorFlow takes its seconds to load
     from salt_hls.firmware.build import build_firmware
     from salt_hls.firmware.compare import first_difference
 
@@ -265,6 +267,10 @@ def _print_report(report: Any) -> None:
     console.print(table)
 
 
+def _interrupted(number: int, frame: object) -> None:
+    raise UserError("interrupted; nothing half-written is left, long work continues next time")
+
+
 def main() -> None:
     """Entry point: a `UserError` becomes its line and exit status 1."""
     if not (3, 10) <= sys.version_info[:2] <= (3, 11):
@@ -273,12 +279,10 @@ def main() -> None:
         raise SystemExit(1)
     # What TensorFlow and QKeras warn about is not the user's doing; tests run with warnings on.
     warnings.simplefilter("ignore")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupted)
     try:
         app()
     except UserError as error:
         errors.print(f"salt-hls: {error}", markup=False, highlight=False, soft_wrap=True)
-        raise SystemExit(1) from None
-    except KeyboardInterrupt:
-        errors.print("salt-hls: interrupted; nothing half-written was left")
         raise SystemExit(1) from None

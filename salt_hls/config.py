@@ -46,11 +46,14 @@ class Strict(BaseModel):
 
 
 class Feature(Strict):
-    """How a trigger delivers one particle feature: `type(value * scale)`.
+    """How a trigger delivers one particle feature: `type(curve(value) * scale)`.
 
-    scale: values of the grid for each unit (GeV, radian); a power of two times the unit's step.
+    curve: "linear", or "log2" for log2(1 + value), one small table in front of the tagger. pT spans
+    three decades: on a linear grid its weights would need more than 6 bits. scale: units of the
+    grid for each unit of the curve (GeV, radian).
     """
 
+    curve: Literal["linear", "log2"] = "linear"
     scale: float = Field(gt=0)
     type: Type
 

@@ -10,7 +10,7 @@ import hls4ml
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
 import salt_hls
@@ -27,9 +27,6 @@ EVENTS = 60
 
 def cases_of(stem: str) -> tuple[Case, ...]:
     return import_module(f"salt_hls.layers.{stem}.cases").CASES
-
-
-ALL = [(stem, case) for stem in STEMS for case in cases_of(stem)]
 
 
 def keras_layer(stem: str, case: Case, name: str) -> tf.keras.layers.Layer:
@@ -94,25 +91,24 @@ def assert_same(name: str, cases: list[Case], a: list[np.ndarray], b: list[np.nd
 
 
 def csim_outputs(
-    model: tf.keras.Model, cases: list[Case], x: list[np.ndarray], folder: Path, backend: str
+    model: tf.keras.Model, cases: list[Case], x: list[np.ndarray], folder: Path
 ) -> tuple[list[np.ndarray], Any]:
     salt_hls.register()
-    config = hls4ml.utils.config_from_keras_model(model, granularity="name", backend=backend)
+    config = hls4ml.utils.config_from_keras_model(model, granularity="name", backend="Vitis")
     types = [text for case in cases for _, text in case.inputs]
     names = [t.name.split(":")[0] for t in model.inputs]
     for name, text in zip(names, types, strict=True):
         config["LayerName"][name]["Precision"]["result"] = str(FixedType.parse(text))
     graph = hls4ml.converters.convert_from_keras_model(
-        model, hls_config=config, backend=backend, output_dir=str(folder), write_weights_txt=False
+        model, hls_config=config, backend="Vitis", output_dir=str(folder), write_weights_txt=False
     )
     graph.compile()
     arrays = [np.ascontiguousarray(a) for a in x]
     return as_list(graph.predict(arrays if len(arrays) > 1 else arrays[0])), graph
 
 
-@pytest.mark.parametrize("backend", ["Vitis", "Vivado"])
 @pytest.mark.parametrize("stem", STEMS)
-def test_every_case(stem: str, backend: str, tmp_path: Path) -> None:
+def test_every_case(stem: str, tmp_path: Path) -> None:
     cases = list(cases_of(stem))
     model, x = model_of(stem, cases), inputs_of(cases)
     keras = as_list(model(x))
@@ -120,7 +116,7 @@ def test_every_case(stem: str, backend: str, tmp_path: Path) -> None:
         if y[0].size > 1:
             assert np.unique(y).size > 2, f"case {case.name!r} is constant: it checks nothing"
     assert_same("keras/golden", cases, keras, golden_outputs(model, cases, x))
-    simulated, graph = csim_outputs(model, cases, x, tmp_path, backend)
+    simulated, graph = csim_outputs(model, cases, x, tmp_path)
     assert_same("golden/csim", cases, keras, simulated)
     replayed = replay(graph, [a.astype(np.float64) for a in x])
     assert_same("csim/replay", cases, simulated, [replayed[f"y{i}"] for i in range(len(cases))])
@@ -165,7 +161,9 @@ def retyped(draw: st.DrawFn, case: Case) -> Case:
 def buildable(stem: str, case: Case) -> bool:
     """Whether the layer accepts these types (softmax needs room for its sum)."""
     try:
-        golden_outputs(model_of(stem, [case]), [case], inputs_of([case]))
+        layer = keras_layer(stem, case, "y")
+        shapes = [tf.TensorShape((None, *shape)) for shape, _ in case.inputs]
+        layer.build(shapes if len(shapes) > 1 else shapes[0])
     except UserError:
         return False
     return True
@@ -173,16 +171,19 @@ def buildable(stem: str, case: Case) -> bool:
 
 QUIET = settings(
     deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+    suppress_health_check=list(HealthCheck),
     derandomize=True,
+    database=None,
+    phases=[Phase.generate],  # a failing example is small as it is; shrinking takes minutes
 )
 
 
-@pytest.mark.parametrize(("stem", "case"), ALL, ids=[f"{s}: {c.name}" for s, c in ALL])
-def test_any_types_keras_and_golden(stem: str, case: Case) -> None:
-    @settings(QUIET, max_examples=15)
-    @given(retyped(case), st.integers(0, 1000))
-    def check(case: Case, seed: int) -> None:
+@pytest.mark.parametrize("stem", STEMS)
+def test_any_types_keras_and_golden(stem: str) -> None:
+    @settings(QUIET, max_examples=25)
+    @given(st.data(), st.integers(0, 1000))
+    def check(data: st.DataObject, seed: int) -> None:
+        case = data.draw(st.sampled_from(cases_of(stem)).flatmap(retyped))
         assume(buildable(stem, case))
         model, x = model_of(stem, [case], seed), inputs_of([case], seed)
         assert_same("keras/golden", [case], as_list(model(x)), golden_outputs(model, [case], x))
@@ -192,29 +193,28 @@ def test_any_types_keras_and_golden(stem: str, case: Case) -> None:
 
 @pytest.mark.parametrize("stem", STEMS)
 def test_any_types_golden_and_csim(stem: str, tmp_path_factory: pytest.TempPathFactory) -> None:
-    @settings(QUIET, max_examples=2)
+    @settings(QUIET, max_examples=1)
     @given(st.tuples(*(retyped(c) for c in cases_of(stem))), st.integers(0, 1000))
     def check(drawn: tuple[Case, ...], seed: int) -> None:
         cases = [case for case in drawn if buildable(stem, case)]
         assume(cases)
         model, x = model_of(stem, cases, seed), inputs_of(cases, seed)
-        folder = tmp_path_factory.mktemp(stem)
-        simulated, _ = csim_outputs(model, cases, x, folder, "Vitis")
+        simulated, _ = csim_outputs(model, cases, x, tmp_path_factory.mktemp(stem))
         assert_same("golden/csim", cases, golden_outputs(model, cases, x), simulated)
 
     check()
 
 
-@pytest.mark.parametrize(("stem", "case"), ALL, ids=[f"{s}: {c.name}" for s, c in ALL])
-def test_saved_and_loaded(stem: str, case: Case, tmp_path: Path) -> None:
-    model, x = model_of(stem, [case]), inputs_of([case])
+@pytest.mark.parametrize("stem", STEMS)
+def test_saved_and_loaded(stem: str, tmp_path: Path) -> None:
+    cases = list(cases_of(stem))
+    model, x = model_of(stem, cases), inputs_of(cases)
     before = as_list(model(x))
     for suffix in ("keras", "h5"):
         path = tmp_path / f"model.{suffix}"
         model.save(path)
         again = tf.keras.models.load_model(path, custom_objects=qkeras_objects())
-        assert_same(suffix, [case], before, as_list(again(x)))
-        tf.keras.backend.clear_session()
+        assert_same(suffix, cases, before, as_list(again(x)))
 
 
 def qkeras_objects() -> dict[str, Any]:
@@ -226,20 +226,13 @@ def qkeras_objects() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("stem", STEMS)
-@pytest.mark.parametrize("changed", ["keras", "golden", "csim"])
-def test_one_lsb_is_seen(stem: str, changed: str, tmp_path: Path) -> None:
-    """The check itself: one value off by one LSB in any of the three fails it."""
+def test_one_lsb_is_seen(stem: str) -> None:
+    """The check itself: one value off by one LSB fails it."""
     case = cases_of(stem)[0]
     model, x = model_of(stem, [case]), inputs_of([case])
-    texts = (case.layer.get("types") or {}).get("output") or case.layer["output_type"]
-    outputs = {
-        "keras": as_list(model(x)),
-        "golden": golden_outputs(model, [case], x),
-    }
-    outputs["csim"] = outputs["golden"]
-    if changed == "csim":
-        outputs["csim"], _ = csim_outputs(model, [case], x, tmp_path, "Vitis")
-    wrong = outputs[changed][0].copy()
-    wrong.flat[wrong.size // 2] += FixedType.parse(texts).lsb
+    text = (case.layer.get("types") or {}).get("output") or case.layer["output_type"]
+    golden = golden_outputs(model, [case], x)
+    wrong = golden[0].copy()
+    wrong.flat[wrong.size // 2] += FixedType.parse(text).lsb
     with pytest.raises(AssertionError, match="1 of"):
-        assert_same("check", [case], outputs["golden"], [wrong])
+        assert_same("check", [case], golden, [wrong])

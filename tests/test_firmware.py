@@ -208,7 +208,7 @@ def set_weight(path: Path, value: float) -> None:
 
 def broken_inputs(kind: str, make: Make, tmp_path: Path) -> tuple[Path, str]:
     if kind == "unknown key":
-        return make(colour="blue"), "unknown key 'colour'"
+        return make(weights=False, colour="blue"), "unknown key 'colour'"
     if kind == "missing key":
         path = make()
         content = yaml.safe_load(path.read_text())

@@ -72,7 +72,6 @@ def convert(
             clock_period=clock_ns,
             write_weights_txt=False,
         )
-    graph.config.config["Stamp"] = "salt_hls"
     # Emits, outside synthesis, what records each layer's output in C-simulation.
     graph.config.trace_output = True
     check_exact_in_float32(graph)
@@ -124,6 +123,8 @@ def write_project(graph: Any) -> Path:
     with _quiet():
         graph.write()
     folder = Path(graph.config.get_output_dir())
+    script = folder / "build_lib.sh"
+    script.write_text(re.sub(r"LIB_STAMP=\w+", "LIB_STAMP=salt_hls", script.read_text()))
     # These two hold absolute paths and time stamps, and no tool reads them.
     (folder / "keras_model.keras").unlink(missing_ok=True)
     (folder / "hls4ml_config.yml").unlink(missing_ok=True)

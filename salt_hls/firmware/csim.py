@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import multiprocessing
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -75,7 +76,11 @@ def compile_csim(
 def csim_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     """Processes that simulate; `spawn`, because TensorFlow's threads do not survive a fork."""
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    # Ctrl-C reaches every process of the terminal; the parent alone answers it.
+    ignore = (signal.SIGINT, signal.SIG_IGN)
+    with ProcessPoolExecutor(
+        workers, mp_context=context, initializer=signal.signal, initargs=ignore
+    ) as pool:
         try:
             yield pool
         except BaseException:

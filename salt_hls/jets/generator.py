@@ -20,6 +20,7 @@ neutral hadron   E > 1 GeV            100 %/sqrt(E/GeV) (+) 5 %      cells of 0.
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -297,7 +298,8 @@ def generate(
     total = len(wanted) * EVENTS_PER_CHUNK
     done = total - len(missing) * EVENTS_PER_CHUNK
     progress(done, total)
-    with ProcessPoolExecutor(workers) as pool:
+    ignore = (signal.SIGINT, signal.SIG_IGN)  # the parent alone answers Ctrl-C
+    with ProcessPoolExecutor(workers, initializer=signal.signal, initargs=ignore) as pool:
         futures = [pool.submit(_write_chunk, c, chunks) for c in missing]
         try:
             for future in as_completed(futures):

@@ -36,10 +36,12 @@ def select_particles(constituents: NDArray[np.float32], particles: int) -> NDArr
 
 def to_grid(particles: NDArray[np.float32], inputs: Inputs) -> NDArray[np.float32]:
     """Physical features on the input grid (float32 holds the grid exactly)."""
-    columns = [
-        feature.type.quantize(particles[..., i].astype(np.float64) * feature.scale)
-        for i, feature in enumerate(inputs.features)
-    ]
+    columns = []
+    for i, feature in enumerate(inputs.features):
+        values = particles[..., i].astype(np.float64)
+        if feature.curve == "log2":
+            values = np.log2(1 + values)
+        columns.append(feature.type.quantize(values * feature.scale))
     return np.asarray(np.stack(columns, axis=-1), np.float32)
 
 

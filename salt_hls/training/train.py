@@ -1,7 +1,8 @@
 """Float training, then quantization-aware training, in phases of growing batches.
 
 Each phase trains with Adam until the validation loss stops improving; the best weights so far are
-kept. After every epoch the whole state is written, so an interrupted training continues with its
+kept. What is validated and kept is the running average of the weights over about one epoch: it
+does not jump between grid points as the weights of a quantized training do. After every epoch the whole state is written, so an interrupted training continues with its
 next epoch.
 """
 
@@ -9,7 +10,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,7 +111,7 @@ def _fit(
         while (
             state.phase == number and state.epoch < phase.epochs and state.waited < phase.patience
         ):
-            step = _Step(model, state.optimizer, phase, bounds)
+            step = _Step(state, phase, bounds)
             order = np.random.default_rng([state.phase, state.epoch]).permutation(
                 len(training.labels)
             )
@@ -125,7 +127,8 @@ def _fit(
                         last.get("val_loss"), last.get("val_accuracy"),
                     )
                 )  # fmt: skip
-            val_loss, val_accuracy = measure(model, validation)
+            with state.averaged():
+                val_loss, val_accuracy = measure(model, validation)
             state.finish_epoch(
                 {
                     "stage": stage,
@@ -183,6 +186,9 @@ def freeze_first_layer(quantized: tf.keras.Model) -> None:
     embed.trainable = False
 
 
+AVERAGING = 0.998
+"""Share of the old average kept in each step."""
+
 Bounds = list[tuple[float, float]]
 """Least and greatest value of every trainable variable."""
 
@@ -207,13 +213,8 @@ class _Step:
     quantization-aware training would have to mend that.
     """
 
-    def __init__(
-        self,
-        model: tf.keras.Model,
-        optimizer: tf.keras.optimizers.Adam,
-        phase: Phase,
-        bounds: Bounds,
-    ) -> None:
+    def __init__(self, state: _State, phase: Phase, bounds: Bounds) -> None:
+        model, optimizer = state.model, state.optimizer
         optimizer.learning_rate.assign(phase.learning_rate)
 
         @tf.function(reduce_retracing=True)
@@ -222,8 +223,11 @@ class _Step:
                 loss = tf.reduce_mean(_cross_entropy(labels, model(inputs, training=True)))
             gradients = tape.gradient(loss, model.trainable_variables)
             optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
-            for variable, (low, high) in zip(model.trainable_variables, bounds, strict=True):
+            for variable, average, (low, high) in zip(
+                model.trainable_variables, state.average, bounds, strict=True
+            ):
                 variable.assign(tf.clip_by_value(variable, low, high))
+                average.assign(AVERAGING * average + (1 - AVERAGING) * variable)
             return loss
 
         self._step = step
@@ -239,6 +243,7 @@ class _State:
         self.model, self.folder = model, folder
         self.optimizer = tf.keras.optimizers.Adam()
         self.optimizer.build(model.trainable_variables)
+        self.average = [tf.Variable(v) for v in model.trainable_variables]
         self.phase = self.epoch = self.waited = 0
         self.best_loss = float("inf")
         self.best: list[NDArray[Any]] = model.get_weights()
@@ -250,23 +255,39 @@ class _State:
         if (folder / "state.json").exists():
             saved = json.loads((folder / "state.json").read_text())
             arrays = np.load(folder / f"{saved['arrays']}.npz")
-            lists: dict[str, list[NDArray[Any]]] = {"model": [], "best": [], "optimizer": []}
+            lists: dict[str, list[NDArray[Any]]] = {
+                kind: [] for kind in ("model", "best", "optimizer", "average")
+            }
             for key in sorted(arrays.files):
                 lists[key.split("-")[0]].append(arrays[key])
             model.set_weights(lists["model"])
             state.best = lists["best"]
             for variable, value in zip(state.optimizer.variables, lists["optimizer"], strict=True):
                 variable.assign(value)
+            for variable, value in zip(state.average, lists["average"], strict=True):
+                variable.assign(value)
             for name in ("phase", "epoch", "waited", "best_loss", "history"):
                 setattr(state, name, saved[name])
         return state
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The model with its averaged weights."""
+        variables = self.model.trainable_variables
+        present = [v.numpy() for v in variables]
+        for variable, average in zip(variables, self.average, strict=True):
+            variable.assign(average)
+        yield
+        for variable, value in zip(variables, present, strict=True):
+            variable.assign(value)
 
     def finish_epoch(self, row: dict[str, Any]) -> None:
         self.history.append(row)
         self.epoch += 1
         if row["val_loss"] < self.best_loss:
             self.best_loss, self.waited = row["val_loss"], 0
-            self.best = self.model.get_weights()
+            with self.averaged():
+                self.best = self.model.get_weights()
         else:
             self.waited += 1
         self._write()
@@ -275,6 +296,8 @@ class _State:
         """A phase starts from the best weights so far."""
         self.phase, self.epoch, self.waited = self.phase + 1, 0, 0
         self.model.set_weights(self.best)
+        for variable, average in zip(self.model.trainable_variables, self.average, strict=True):
+            average.assign(variable)
         self._write()
 
     def _write(self) -> None:
@@ -286,6 +309,7 @@ class _State:
                 ("model", self.model.get_weights()),
                 ("best", self.best),
                 ("optimizer", [v.numpy() for v in self.optimizer.variables]),
+                ("average", [v.numpy() for v in self.average]),
             )
             for i, value in enumerate(values)
         }

@@ -69,17 +69,21 @@ class ConvAttention:
         named = {**config["types"], "name": name}
         named.setdefault("conv", named["logits"])
         types = {f"{key}_type": declared_type(named, key) for key in TYPES}
-        one = float(types["exp_type"].quantize(np.array(1.0)))
-        if types["sum_type"].max < one * partitions:
-            raise UserError(
-                f"layer {name}: type sum {types['sum_type']} must hold {partitions} x {one}; "
-                "give it more integer bits"
-            )
         for key in ("exp_type", "sum_type", "reciprocal_type", "attention_type"):
             if types[key].signed:
                 raise UserError(
                     f"layer {name}: type {key[:-5]} must be ap_ufixed, got {types[key]}"
                 )
+        exp, total = types["exp_type"], types["sum_type"]
+        one = float(exp.quantize(np.array(1.0)))
+        if one < exp.max and one < 1:
+            raise UserError(f"layer {name}: type exp {exp} must hold exp(0) = 1 or saturate (SAT)")
+        least, most = (float(total.quantize(np.array(one * n))) for n in (1, partitions))
+        if least <= 0 or most < one * partitions - total.lsb:
+            raise UserError(
+                f"layer {name}: type sum {total} must hold {one} and {partitions} x {one}; "
+                "give it more bits"
+            )
         kernel_type = None if kernel is None else weight_type(config["kernel_quantizer"], name)
         return ConvAttention(config["heads"], kernel, kernel_type, **types)
 

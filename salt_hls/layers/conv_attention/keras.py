@@ -72,6 +72,9 @@ class ConvAttention(tf.keras.layers.Layer):
                 f"layer {self.name}: q, k, v need the same number of columns, a multiple of "
                 f"{self.heads} heads, got {query[-1]}, {key[-1]}, {value[-1]}"
             )
+        if self.types is not None:
+            # The tables depend on the types alone; a wrong type is an error here, not in `call`.
+            self._tables = arithmetic.ConvAttention.from_config(self.get_config(), None, key[-2])
         self.kernel = None
         if self.filter_heights:
             self.kernel = self.add_weight(
@@ -116,12 +119,11 @@ class ConvAttention(tf.keras.layers.Layer):
     def _softmax(self, logits: tf.Tensor) -> tf.Tensor:
         if self.types is None:
             return tf.nn.softmax(logits)
-        exact = arithmetic.ConvAttention.from_config(self.get_config(), None, logits.shape[-1])
         # The maximum cancels in softmax: without its gradient that of the logits is the true one.
         difference = tf.stop_gradient(tf.reduce_max(logits, axis=-1, keepdims=True)) - logits
-        exp = lookup(exact.exp_table, difference, lambda d: tf.exp(-d))
+        exp = lookup(self._tables.exp_table, difference, lambda d: tf.exp(-d))
         total = quantize(tf.reduce_sum(exp, axis=-1, keepdims=True), self.types["sum"])
-        reciprocal = lookup(exact.reciprocal_table(logits.shape[-1]), total, lambda s: 1 / s)
+        reciprocal = lookup(self._tables.reciprocal_table(logits.shape[-1]), total, lambda s: 1 / s)
         return quantize(exp * reciprocal, self.types["attention"])
 
     def arithmetic(self, partitions: int) -> arithmetic.ConvAttention:

@@ -1,0 +1,134 @@
+"""Training: phases, resume, averaged weights, what is shipped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from salt_hls.config import MODELS, ModelConfig, load_yaml
+from salt_hls.errors import UserError
+from salt_hls.jets.dataset import CLASSES, JetSet
+from salt_hls.training import train as training
+from salt_hls.training.metrics import evaluate, scores
+from salt_hls.training.run import Result, train_model
+from salt_hls.training.train import Progress, Samples, measure, train
+
+Make = Callable[..., Path]
+
+PHASES = {
+    "seed": 3,
+    "float_phases": [
+        {"batch": 50, "epochs": 2, "patience": 2, "learning_rate": 0.01},
+        {"batch": 100, "epochs": 2, "patience": 1, "learning_rate": 0.005},
+    ],
+    "quantized_phases": [{"batch": 100, "epochs": 2, "patience": 2, "learning_rate": 0.001}],
+}
+
+
+@pytest.fixture
+def jets() -> JetSet:
+    return JetSet.read(MODELS / "sample.h5", slice(0, 600))
+
+
+def silent(step: Progress) -> None:
+    pass
+
+
+class Stopped(Exception):
+    pass
+
+
+def test_an_interrupted_training_ends_like_an_uninterrupted_one(
+    small_model: Make, jets: JetSet, tmp_path: Path
+) -> None:
+    config = load_yaml(small_model(weights=False, training=PHASES), ModelConfig)
+    data = Samples.of(jets, config)
+    _, whole = train(config, data, data, tmp_path / "whole", silent)
+
+    def stop(step: Progress) -> None:
+        if (step.stage, step.phase, step.epoch, step.step) in stops:
+            stops.remove((step.stage, step.phase, step.epoch, step.step))
+            raise Stopped
+
+    stops = {("float", 1, 2, 3), ("float", 2, 1, 1), ("quantized", 1, 2, 1)}
+    for _ in range(3):
+        with pytest.raises(Stopped):
+            train(config, data, data, tmp_path / "parts", stop)
+    _, resumed = train(config, data, data, tmp_path / "parts", silent)
+    for a, b in zip(whole.get_weights(), resumed.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)  # float32 sums in threads of any order
+    history = json.loads((tmp_path / "parts" / "float_history.json").read_text())
+    assert [(r["phase"], r["epoch"]) for r in history][:3] == [(1, 1), (1, 2), (2, 1)]
+    assert not list((tmp_path / "parts").glob("*/state*"))
+
+
+def test_training_learns_and_weights_stay_on_their_grid(
+    small_model: Make, jets: JetSet, tmp_path: Path
+) -> None:
+    config = load_yaml(small_model(weights=False, training=PHASES), ModelConfig)
+    data = Samples.of(jets, config)
+    untrained = training.build_model(config, quantized=False)
+    float_model, quantized = train(config, data, data, tmp_path, silent)
+    assert measure(float_model, data)[0] < measure(untrained, data)[0] - 0.02
+    assert config.types is not None
+    embed = quantized.get_layer("embed").kernel.numpy()
+    assert config.types.weight("embed").contains(embed)
+    for bounds, variable in zip(
+        training.weight_bounds(quantized), quantized.trainable_variables, strict=True
+    ):
+        assert np.all(variable.numpy() <= bounds[1]) and np.all(variable.numpy() >= bounds[0])
+
+
+def test_train_model_writes_weights_metrics_and_curves(
+    small_model: Make, jets: JetSet, tmp_path: Path
+) -> None:
+    path = small_model(weights=False, training=PHASES)
+    for split in ("train", "validation", "test"):
+        jets.write(tmp_path / f"{split}.h5")
+    result = train_model(str(path), tmp_path, tmp_path / "state", silent)
+    assert result.quantized.events == 600
+    written = {p.name for p in path.parent.iterdir()}
+    assert {"small.weights.h5", "small.float.weights.h5", "small.metrics.json"} <= written
+    assert (tmp_path / "state" / "small" / "curves.png").stat().st_size > 1000
+    again = train_model(str(path), tmp_path, tmp_path / "state", silent)
+    assert again == result
+
+
+def test_training_needs_its_phases_and_jets(small_model: Make, tmp_path: Path) -> None:
+    path = small_model(weights=False, training=None)
+    with pytest.raises(UserError, match="no such jet file"):
+        train_model(str(path), tmp_path / "nowhere", tmp_path, silent)
+    config = load_yaml(path, ModelConfig)
+    data = Samples(np.zeros((2, 6, 3), np.float32), np.zeros(2, np.int8))
+    with pytest.raises(UserError, match="training"):
+        train(config, data, data, tmp_path, silent)
+
+
+def test_metrics_of_known_scores() -> None:
+    labels = np.array([0, 0, 1, 1, 1])
+    logits = np.array([[2.0, 0], [0, 1], [0, 3], [0, 2], [0, 1.5]])
+    metrics = evaluate(logits, labels, ("a", "b"))
+    assert metrics.accuracy == 0.8
+    assert metrics.auc["b"] == 1.0 and metrics.auc["mean"] == 1.0
+    assert metrics.rejection["b"] is None
+    np.testing.assert_allclose(scores(logits).sum(axis=1), 1)
+    np.testing.assert_allclose(scores(np.array([[0.0], [50.0]])), [[0.5, 0.5], [0, 1]], atol=1e-9)
+
+
+@pytest.mark.parametrize("name", sorted(p.stem for p in MODELS.glob("*.yaml")))
+def test_shipped_models_keep_their_promise(name: str) -> None:
+    """At most 6-bit weights and 8-bit activations, within 0.5 points of the float model."""
+    config = load_yaml(MODELS / f"{name}.yaml", ModelConfig)
+    assert config.types is not None
+    types = config.types
+    assert max(t.width for t in [*types.weights.values(), types.biases]) <= 6
+    named = [t for k, t in types if k not in ("weights", "biases", "attention", "output")]
+    assert max(t.width for t in [*named, *(t for _, t in types.attention)]) <= 8
+    result = Result.model_validate_json((MODELS / f"{name}.metrics.json").read_text())
+    assert result.training_jets >= 300_000 and result.quantized.events >= 50_000
+    assert result.float_.accuracy - result.quantized.accuracy <= 0.005
+    assert list(result.quantized.auc)[: len(CLASSES)] == list(CLASSES)
