@@ -1,9 +1,9 @@
 """Float training, then quantization-aware training, in phases of growing batches.
 
-Each phase trains with Adam until the validation loss stops improving; the best weights so far are
-kept. What is validated and kept is the running average of the weights over about one epoch: it
-does not jump between grid points as the weights of a quantized training do. After every epoch the whole state is written, so an interrupted training continues with its
-next epoch.
+Each phase trains with Adam until the validation loss stops improving. What is validated and kept is
+the running average of the weights: it does not jump between grid points as the weights of a
+quantized training do. After every epoch the whole state is written, so an interrupted training
+continues with its next epoch.
 """
 
 from __future__ import annotations
@@ -277,9 +277,11 @@ class _State:
         present = [v.numpy() for v in variables]
         for variable, average in zip(variables, self.average, strict=True):
             variable.assign(average)
-        yield
-        for variable, value in zip(variables, present, strict=True):
-            variable.assign(value)
+        try:
+            yield
+        finally:
+            for variable, value in zip(variables, present, strict=True):
+                variable.assign(value)
 
     def finish_epoch(self, row: dict[str, Any]) -> None:
         self.history.append(row)
