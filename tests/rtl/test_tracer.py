@@ -1,0 +1,170 @@
+"""The replayed graph: symbolic arrays, golden arithmetic and C-simulation give the same bits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import alkaid.converter
+import numpy as np
+import pytest
+from alkaid.trace import trace
+
+from salt_hls.errors import UserError
+from salt_hls.firmware.replay import replay
+from salt_hls.fixed import FixedType
+from salt_hls.rtl.tracer import HLS4MLTracer, symbols
+
+from .graphs import INPUT, Q, convert, events, randomize
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*constraints.serialize:UserWarning")
+
+
+def traced(graph: Any, values: np.ndarray) -> np.ndarray:
+    """The traced program, run by alkaid's interpreter."""
+    inputs, outputs = HLS4MLTracer(graph).trace()
+    logic = trace(inputs, outputs, optimize=False)
+    return logic.predict(values.reshape(len(values), -1))
+
+
+def golden(graph: Any, values: np.ndarray) -> np.ndarray:
+    *_, last = replay(graph, [values]).values()
+    return last.reshape(len(values), -1)
+
+
+def test_trace_of_a_tagger_equals_golden(tagger_graph: Any) -> None:
+    values = events((4, 3))
+    assert np.array_equal(traced(tagger_graph, values), golden(tagger_graph, values))
+    assert len(np.unique(golden(tagger_graph, values))) > 10
+
+
+def test_alkaid_finds_the_tracer_by_its_key(
+    tagger_graph: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Entry:
+        module, attr = "salt_hls.rtl.tracer", "HLS4MLTracer"
+
+        @staticmethod
+        def load() -> type:
+            return HLS4MLTracer
+
+    monkeypatch.setattr(alkaid.converter, "get_available_plugins", lambda: {"hls4ml": Entry})
+    inputs, outputs = alkaid.converter.trace_model(tagger_graph)
+    assert inputs.shape == (12,) and outputs.shape == (3,)
+
+
+def test_narrow_feature_types(tagger_graph: Any) -> None:
+    narrow = [FixedType.parse(f"ap_fixed<{w},4>") for w in (6, 7, 8)]
+    inputs, _ = HLS4MLTracer(tagger_graph, feature_types=narrow).trace()
+    assert [sum(v.kif) for v in np.asarray(inputs)[:3]] == [6, 7, 8]
+    with pytest.raises(UserError, match="expected 3 types"):
+        HLS4MLTracer(tagger_graph, feature_types=narrow[:2]).trace()
+    with pytest.raises(UserError, match="does not fit"):
+        HLS4MLTracer(tagger_graph, feature_types=[*narrow[:2], FixedType(9, 4)]).trace()
+
+
+@pytest.mark.parametrize("rounding", ["TRN", "RND", "RND_CONV"])
+@pytest.mark.parametrize("overflow", ["WRAP", "SAT", "SAT_SYM"])
+@pytest.mark.parametrize("target", ["ap_fixed<4,3>", "ap_ufixed<3,1>", "ap_fixed<5,5>"])
+def test_quantization_of_symbols_equals_numbers(rounding: Any, overflow: Any, target: str) -> None:
+    source = FixedType.parse("ap_fixed<7,4>")
+    plain = FixedType.parse(target)
+    kind = FixedType(plain.width, plain.int_bits, plain.signed, rounding, overflow)
+    x = symbols((1,), [source])
+    values = np.arange(-64, 64) * source.lsb
+    logic = trace(x, kind.quantize(x), optimize=False)
+    assert np.array_equal(logic.predict(values[:, None])[:, 0], kind.quantize(values))
+
+
+@pytest.mark.parametrize(
+    ("equation", "shape"), [("...i,io->...o", (4, 3)), ("...ld,hl->...hd", (2, 3))]
+)
+@pytest.mark.parametrize("where", ["everywhere", "column", "row"])
+def test_zero_weights(equation: str, shape: tuple[int, int], where: str) -> None:
+    weights = np.random.default_rng(0).integers(-8, 8, shape) / 8.0
+    weights[{"everywhere": ..., "column": np.s_[:, 1], "row": np.s_[1]}[where]] = 0
+    x = symbols((3, 4), [INPUT] * 4)
+    values = events((3, 4))
+    logic = trace(x, np.einsum(equation, x, weights), optimize=False)
+    expected = np.einsum(equation, values, weights).reshape(len(values), -1)
+    assert np.array_equal(logic.predict(values.reshape(len(values), -1)), expected)
+
+
+def _layers() -> Any:
+    from tensorflow.keras import layers
+
+    return layers
+
+
+def _activated(x: Any, text: str, name: str) -> Any:
+    from qkeras import QActivation
+
+    return QActivation(text, name=name)(x)
+
+
+def _dense(x: Any, width: int, name: str) -> Any:
+    from qkeras import QDense
+
+    return QDense(width, kernel_quantizer=Q, bias_quantizer=Q, name=name)(x)
+
+
+def _conv(x: Any, **options: Any) -> Any:
+    from qkeras import QConv1D
+
+    return QConv1D(3, 3, kernel_quantizer=Q, bias_quantizer=Q, name="conv", **options)(x)
+
+
+def _two(x: Any, join: Callable[..., Any]) -> Any:
+    return join([_dense(x, 3, "left"), _dense(x, 3, "right")])
+
+
+MODELS: dict[str, Callable[[Any], Any]] = {
+    "relu": lambda x: _activated(_dense(x, 3, "dense"), "quantized_relu(5,2)", "act"),
+    "linear": lambda x: _activated(_dense(x, 3, "dense"), "quantized_bits(5,2,alpha=1)", "act"),
+    "flatten": lambda x: _dense(_layers().Flatten(name="flat")(x), 2, "dense"),
+    "reshape": lambda x: _dense(_layers().Reshape((2, 6), name="shape")(x), 3, "dense"),
+    "permute": lambda x: _layers().Permute((2, 1), name="permute")(x),
+    "max": lambda x: _layers().MaxPooling1D(2, name="pool")(x),
+    "max_stride": lambda x: _layers().MaxPooling1D(2, strides=1, name="pool")(x),
+    "mean": lambda x: _layers().AveragePooling1D(2, name="pool")(x),
+    "global_max": lambda x: _layers().GlobalMaxPooling1D(name="pool")(x),
+    "conv": lambda x: _conv(x),
+    "conv_same": lambda x: _conv(x, padding="same"),
+    "conv_stride": lambda x: _conv(x, strides=2),
+    "batchnorm": lambda x: _layers().BatchNormalization(name="norm")(x),
+    "subtract": lambda x: _two(x, _layers().Subtract(name="merge")),
+    "multiply": lambda x: _two(x, _layers().Multiply(name="merge")),
+    "average": lambda x: _two(x, _layers().Average(name="merge")),
+    "maximum": lambda x: _two(x, _layers().Maximum(name="merge")),
+    "minimum": lambda x: _two(x, _layers().Minimum(name="merge")),
+    "concatenate": lambda x: _two(x, _layers().Concatenate(name="merge")),
+    "concatenate_particles": lambda x: _two(x, _layers().Concatenate(axis=1, name="merge")),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
+def test_standard_layers_equal_csim(name: str, tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    given = tf.keras.Input((4, 3), name="particles")
+    model = tf.keras.Model(given, MODELS[name](given))
+    randomize(model)
+    graph = convert(model, tmp_path / "project")
+    graph.compile()
+    values = events((4, 3))
+    csim = graph.predict(np.ascontiguousarray(values, np.float32)).reshape(len(values), -1)
+    assert np.array_equal(csim, golden(graph, values))
+    assert np.array_equal(traced(graph, values), golden(graph, values))
+
+
+@pytest.mark.parametrize("name", ["softmax", "tanh"])
+def test_layers_without_exact_arithmetic_are_refused(name: str, tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    given = tf.keras.Input((4, 3), name="particles")
+    model = tf.keras.Model(given, tf.keras.layers.Activation(name, name="act")(given))
+    graph = convert(model, tmp_path / "project")
+    with pytest.raises(UserError, match=r"layer act: .* has no exact arithmetic here"):
+        HLS4MLTracer(graph).trace()
