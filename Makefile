@@ -34,7 +34,7 @@ lint: $(READY)
 # The environment holds exactly what requirements.lock names, checked by hash.
 $(READY): requirements.lock pyproject.toml
 	@test -n '$(PYTHON)' || { echo 'salt-hls: no Python found; install Python 3.10 or 3.11' >&2; exit 1; }
-	@'$(PYTHON)' -c 'import sys; v = sys.version_info[:2]; sys.exit((3, 10) <= v <= (3, 11) or "salt-hls: needs Python 3.10 or 3.11, found %d.%d at $(PYTHON); give another with PYTHON=..." % v) if not (3, 10) <= v <= (3, 11) else None'
+	@'$(PYTHON)' -c 'import sys; v = sys.version_info[:2]; (3, 10) <= v <= (3, 11) or sys.exit("salt-hls: needs Python 3.10 or 3.11, found %d.%d; give another with PYTHON=..." % v)'
 	@echo 'setting up $(VENV) (once, about a minute)'
 	@'$(PYTHON)' -m venv $(VENV)
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock

@@ -20,6 +20,7 @@ import tensorflow as tf
 import yaml
 
 import salt_hls
+from salt_hls import cli as cli_module
 from salt_hls.config import MODELS
 from salt_hls.errors import UserError
 from salt_hls.firmware import build as build_module
@@ -189,6 +190,14 @@ def fails_with(result: subprocess.CompletedProcess[str], says: str, status: int 
 def test_unknown_model(name: str, tmp_path: Path) -> None:
     fails_with(cli("firmware", name, "--build", tmp_path / "build"), f"model {name!r}")
     assert not (tmp_path / "build").exists()
+
+
+def test_wrong_python(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "version_info", (3, 12, 1))
+    with pytest.raises(SystemExit) as end:
+        cli_module.main()
+    assert end.value.code == 1
+    assert "needs Python 3.10 or 3.11" in capsys.readouterr().err
 
 
 def test_usage_is_status_2() -> None:

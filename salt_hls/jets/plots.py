@@ -14,9 +14,9 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
 PANELS = (
-    ("mass", "jet mass [GeV]", (0, 300)),
-    ("pt", "jet pT [GeV]", (800, 1300)),
-    ("multiplicity", "constituents", (0, 160)),
+    ("mass", "jet mass [GeV]", (0, 300, 5)),
+    ("pt", "jet pT [GeV]", (800, 1300, 10)),
+    ("multiplicity", "constituents", (0, 160, 2)),
 )
 
 
@@ -25,7 +25,7 @@ def plot_classes(jets: Path, path: Path) -> None:
     sample = JetSet.read(jets)
     figure, axes = plt.subplots(1, len(PANELS), figsize=(13, 4), layout="constrained")
     for axis, (column, label, limits) in zip(axes, PANELS, strict=True):
-        bins = np.linspace(*limits, 61)
+        bins = np.arange(limits[0], limits[1] + limits[2], limits[2])
         for number, name in enumerate(CLASSES):
             values = sample.jets[sample.labels == number, JET_COLUMNS.index(column)]
             axis.hist(values, bins, density=True, histtype="step", label=name, linewidth=1.4)
