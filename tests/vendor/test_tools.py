@@ -153,10 +153,10 @@ def test_a_hanging_tool_is_stopped_with_its_children(project: Path) -> None:
 
 
 def test_an_interrupt_stops_the_tool(project: Path) -> None:
-    install(project, "vitis-run", csim="echo $$ > child; echo '*****'; sleep 1000")
+    install(project, "vitis-run", csim="echo $$ > child; echo '***** ready'; sleep 1000")
 
     def interrupt(line: str) -> None:
-        if "*****" in line:
+        if "ready" in line:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
