@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import (
+    AliasChoices,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -23,7 +24,7 @@ from salt_hls.fixed import FixedType
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = ROOT / "keras_models"
 
-Order = Literal["kt", "pt", "delta_r"]
+Order = Literal["kt", "pt", "delta_r", "lund", "shuffled", "given"]
 
 
 def _parse_type(value: Any) -> Any:
@@ -62,13 +63,15 @@ class Inputs(Strict):
     """The input tensor (N, 3): which particles, in which order, on which grid.
 
     The N particles of highest pT are taken, then ordered (descending) by kT = pT * deltaR, pT or
-    deltaR, all computed on physical values.
+    deltaR, all computed on physical values. For studies: "lund", the clustering sequence
+    (`jets/declustering.py`), and "shuffled", one arbitrary order for each jet.
+    "given" takes the first N as they come: for point clouds, whose features may be called x, y, z.
     """
 
     order: Order = "kt"
-    pt: Feature
-    deta: Feature
-    dphi: Feature
+    pt: Feature = Field(validation_alias=AliasChoices("pt", "x"))
+    deta: Feature = Field(validation_alias=AliasChoices("deta", "y"))
+    dphi: Feature = Field(validation_alias=AliasChoices("dphi", "z"))
 
     @property
     def features(self) -> tuple[Feature, Feature, Feature]:
@@ -155,10 +158,25 @@ class Training(Strict):
 
 
 class Firmware(Strict):
-    """Target of the HLS project."""
+    """Target of the HLS project.
+
+    io_type: "io_parallel", a jet a clock, or "io_stream", `particles_per_clock` particles a clock:
+    a jet every ceil(particles / particles_per_clock) clocks.
+    """
 
     part: str = "xcvu13p-flga2577-2-e"
     clock_ns: float = Field(default=2.5, gt=0)
+    io_type: Literal["io_parallel", "io_stream"] = "io_parallel"
+    particles_per_clock: int = Field(default=1, gt=0)
+
+    @model_validator(mode="after")
+    def _lanes_stream(self) -> Firmware:
+        if self.io_type == "io_parallel" and self.particles_per_clock > 1:
+            raise ValueError(
+                "particles_per_clock: io_parallel takes all particles in one clock; "
+                "leave it out or give io_type: io_stream"
+            )
+        return self
 
 
 class ModelConfig(Strict):
@@ -192,6 +210,11 @@ class ModelConfig(Strict):
             raise ValueError(
                 f"partitions: must be at most particles ({self.particles}), got {self.partitions}"
             )
+        if self.firmware.particles_per_clock > self.particles:
+            raise ValueError(
+                f"firmware.particles_per_clock: must be at most particles ({self.particles}), "
+                f"got {self.firmware.particles_per_clock}"
+            )
         if self.width % self.heads:
             raise ValueError(f"width: must be a multiple of heads ({self.heads}), got {self.width}")
         if self.attention == "full" and self.filter_heights:
@@ -208,7 +231,7 @@ class ModelConfig(Strict):
         return math.ceil(self.particles / self.partitions)
 
 
-ConfigT = TypeVar("ConfigT", bound=Strict)
+ConfigT = TypeVar("ConfigT", bound=BaseModel)
 
 
 def load_yaml(path: Path, kind: type[ConfigT]) -> ConfigT:
@@ -228,18 +251,19 @@ def load_yaml(path: Path, kind: type[ConfigT]) -> ConfigT:
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        raise UserError(f"{path}: {_first_fault(error)}") from None
+        raise UserError(f"{path}: {first_fault(error)}") from None
 
 
-def _first_fault(error: ValidationError) -> str:
-    fault = error.errors()[0]
+def first_fault(error: ValidationError) -> str:
+    """The first fault of a validation, in one line: key, rule, value got."""
+    fault = error.errors(include_url=False)[0]
     key = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
         return f"unknown key {key!r}; remove it or check its spelling"
     if fault["type"] == "missing":
         return f"the key {key!r} is missing"
     message = fault["msg"].removeprefix("Value error, ")
-    return f"{key}: {message}, got {fault['input']!r}" if key else message
+    return f"{key}: {message}, got {str(fault['input'])[:60]!r}" if key else message
 
 
 MODEL_FILES = (".yaml", ".yml", ".keras", ".h5")

@@ -195,3 +195,18 @@ def lookup(table: Table, x: Array) -> Array:
         symbolic = x.apply(lambda v: table.entries[np.clip(table.index(v), 0, reach)])
         return table.result.exact().quantize(symbolic)
     return table.entries[table.index(np.asarray(x, np.float64))]
+
+
+class Observer:
+    """How an arithmetic rounds and looks up its named tensors; a subclass may look at them."""
+
+    def rounded(self, name: str, to: FixedType, exact: Array) -> Array:
+        """`exact` values, rounded to the declared type of the tensor `name`."""
+        return to.quantize(exact)
+
+    def looked_up(self, name: str, table: Table, argument: Array) -> Array:
+        """The tensor `name`: `table` at `argument`."""
+        return lookup(table, argument)
+
+
+UNOBSERVED = Observer()

@@ -26,12 +26,16 @@ from salt_hls.layers.types import qkeras_text
 Add = tf.keras.layers.Add
 
 
-class _Builder:
-    """Makes each layer float or quantized, by whether there are types."""
+class Builder:
+    """Makes each layer float or quantized, by whether there are types.
 
-    def __init__(self, config: ModelConfig, types: Types | None) -> None:
+    particles: the model's input (batch, N, features), on the input grid.
+    """
+
+    def __init__(self, config: ModelConfig, types: Types | None, particles: tf.Tensor) -> None:
         self.config = config
         self.types = types
+        self.particles = particles
 
     def text(self, name: str) -> str | None:
         return None if self.types is None else str(getattr(self.types, name))
@@ -87,21 +91,10 @@ class _Builder:
 
     def block(self, x: tf.Tensor, prefix: str) -> tf.Tensor:
         """Attention and feed-forward, each with its residual and dynamic tanh."""
-        config, types = self.config, self.types
+        config = self.config
         query = self.dense(prefix, "query", config.width, bias=False)(x)
         query = FixedActivation("linear", self.text("query"), name=f"{prefix}query_fixed")(query)
-        attention_types = None
-        if types is not None:
-            attention_types = {k: str(t) for k, t in types.attention}
-            if not config.filter_heights:
-                del attention_types["conv"]
-        attention = ConvAttention(
-            config.heads,
-            config.filter_heights,
-            kernel_quantizer=self.weights("attention") if config.filter_heights else None,
-            types=attention_types,
-            name=f"{prefix}attention",
-        )([query, *self.keys_and_values(x, prefix)])
+        attention = self.attend([query, *self.keys_and_values(x, prefix)], prefix)
         attention = self.dense(prefix, "output", config.width)(attention)
         middle = self.tanh(Add(name=f"{prefix}residual1")([x, attention]), prefix, "tanh1")
         hidden = self.dense(prefix, "ff1", config.feed_forward)(middle)
@@ -111,42 +104,66 @@ class _Builder:
         hidden = self.dense(prefix, "ff2", config.width)(hidden)
         return self.tanh(Add(name=f"{prefix}residual2")([middle, hidden]), prefix, "tanh2")
 
+    def attend(self, tensors: list[tf.Tensor], prefix: str) -> tf.Tensor:
+        """Attention of queries (batch, N, d) to keys and values (batch, p, d)."""
+        config, types = self.config, None
+        if self.types is not None:
+            types = {k: str(t) for k, t in self.types.attention}
+            if not config.filter_heights:
+                del types["conv"]
+        return ConvAttention(
+            config.heads,
+            config.filter_heights,
+            kernel_quantizer=self.weights("attention") if config.filter_heights else None,
+            types=types,
+            name=f"{prefix}attention",
+        )(tensors)
+
     def tanh(self, x: tf.Tensor, prefix: str, name: str) -> tf.Tensor:
         return DynamicTanh(
             self.text(f"{name}_input"), self.text("tanh_output"), name=prefix + name
         )(x)
 
 
-def build_model(config: ModelConfig, quantized: bool, features: int = 3) -> tf.keras.Model:
+def build_model(
+    config: ModelConfig, quantized: bool, features: int = 3, builder: type[Builder] = Builder
+) -> tf.keras.Model:
     """The Keras model: (batch, N, features) on the input grid to (batch, classes) logits.
 
     The float and the quantized model have the same weights in the same order: `set_weights` of one
-    takes `get_weights` of the other. Raises `UserError` when `quantized` and no types are given, or
-    when a sum could exceed the 24 bits that float32 holds.
+    takes `get_weights` of the other. builder: a subclass changes layers, for studies.
+
+    Raises `UserError` when `quantized` and no types are given, or when a sum could exceed the 24
+    bits that float32 holds.
     """
     if quantized and config.types is None:
         raise UserError("types: the key is missing; a quantized model declares every type")
-    builder = _Builder(config, config.types if quantized else None)
     inputs = tf.keras.Input((config.particles, features), name="particles")
-    x = builder.dense("", "embed", config.width)(inputs)
-    x = FixedActivation("relu", builder.text("embed"), name="embed_relu")(x)
+    make = builder(config, config.types if quantized else None, inputs)
+    x = make.dense("", "embed", config.width)(inputs)
+    x = FixedActivation("relu", make.text("embed"), name="embed_relu")(x)
     for block in range(1, config.blocks + 1):
-        x = builder.block(x, f"block{block}_")
+        x = make.block(x, f"block{block}_")
     x = tf.keras.layers.GlobalMaxPooling1D(name="pool")(x)
-    x = builder.dense("", "head", config.width)(x)
-    x = FixedActivation("relu", builder.text("head"), name="head_relu")(x)
-    x = builder.dense("", "classes", config.classes)(x)
-    outputs = FixedActivation("linear", builder.text("output"), name="logits")(x)
+    x = make.dense("", "head", config.width)(x)
+    x = FixedActivation("relu", make.text("head"), name="head_relu")(x)
+    x = make.dense("", "classes", config.classes)(x)
+    outputs = FixedActivation("linear", make.text("output"), name="logits")(x)
     return tf.keras.Model(inputs, outputs, name="tagger")
 
 
 def snap_weights(model: tf.keras.Model) -> None:
     """Sets every quantized weight to the grid value the forward pass uses; outputs stay."""
     for layer in model.layers:
-        for name in ("kernel", "bias"):
-            weight, quantizer = getattr(layer, name, None), quantizer_of(layer, name)
-            if quantizer is not None and weight is not None:
-                weight.assign(quantizer(tf.convert_to_tensor(weight)))
+        snap_layer(layer)
+
+
+def snap_layer(layer: tf.keras.layers.Layer) -> None:
+    """Sets a layer's quantized weights to their grid values."""
+    for name in ("kernel", "bias"):
+        weight, quantizer = getattr(layer, name, None), quantizer_of(layer, name)
+        if quantizer is not None and weight is not None:
+            weight.assign(quantizer(tf.convert_to_tensor(weight)))
 
 
 def quantizer_of(layer: tf.keras.layers.Layer, weight: str) -> Any:

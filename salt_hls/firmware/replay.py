@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from salt_hls.errors import UserError
-from salt_hls.fixed import Array, FixedType
+from salt_hls.fixed import UNOBSERVED, Array, FixedType, Observer
 from salt_hls.layers.hls_ops import ArithmeticNode, fixed_type_of
 
 
@@ -22,11 +22,16 @@ def output_type(node: Any) -> FixedType:
     return fixed_type_of(node.get_output_variable().type.precision)
 
 
-def replay(graph: Any, inputs: Sequence[Array]) -> dict[str, Array]:
+def replay(
+    graph: Any,
+    inputs: Sequence[Array],
+    observers: Callable[[str], Observer] = lambda name: UNOBSERVED,
+) -> dict[str, Array]:
     """Every node's output by node name, in graph order.
 
     graph: hls4ml ModelGraph. inputs: one array per input node, (..., *shape), any batch axes, on
-    the grid of that input. Raises `UserError` for a node class that has no arithmetic.
+    the grid of that input. observers: by node name, what sees the tensors inside our layers.
+    Raises `UserError` for a node class that has no arithmetic.
     """
     values: dict[str, Array] = {}
     results: dict[str, Array] = {}
@@ -35,16 +40,17 @@ def replay(graph: Any, inputs: Sequence[Array]) -> dict[str, Array]:
         if node.class_name == "Input":
             result = waiting.pop(0)
         else:
-            result = _arithmetic(node)(node, *(values[name] for name in node.inputs))
+            operands = (values[name] for name in node.inputs)
+            result = _arithmetic(node, observers(node.name))(node, *operands)
         for name in node.outputs:
             values[name] = result
         results[node.name] = result
     return results
 
 
-def _arithmetic(node: Any) -> Callable[..., Array]:
+def _arithmetic(node: Any, observer: Observer) -> Callable[..., Array]:
     if isinstance(node, ArithmeticNode):
-        return lambda node, *x: node.get_attr("arithmetic")(*x)
+        return lambda node, *x: node.get_attr("arithmetic")(*x, observer)
     try:
         return _STANDARD[node.class_name]
     except KeyError:
@@ -137,6 +143,10 @@ def _merge(node: Any, x: Array, y: Array) -> Array:
     return output_type(node).quantize(_MERGES[op](x, y))
 
 
+def _clone(node: Any, x: Array) -> Array:
+    return x
+
+
 def _concatenate(node: Any, x: Array, y: Array) -> Array:
     axis = node.get_attr("axis")
     if axis >= 0:
@@ -185,6 +195,7 @@ _STANDARD: dict[str, Callable[..., Array]] = {
     "Activation": _activation,
     "ApplyAlpha": _scale,
     "BatchNormalization": _scale,
+    "Clone": _clone,
     "Concatenate": _concatenate,
     "Conv1D": _conv1d,
     "Dense": _dense,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import h5py
@@ -11,31 +12,41 @@ import numpy as np
 from numpy.typing import NDArray
 
 from salt_hls.errors import UserError
+from salt_hls.files import replacing
 
 CLASSES = ("g", "q", "W", "Z", "t")
 FEATURES = ("pt", "deta", "dphi")
+POINTS = ("x", "y", "z")
 JET_COLUMNS = ("pt", "eta", "phi", "mass", "multiplicity")
 MAX_CONSTITUENTS = 150
 
 
 @dataclass(frozen=True)
 class JetSet:
-    """Jets with their constituents.
+    """Jets with their constituents, or other sets of points of three features.
 
     constituents: (jets, up to 150, 3) float32: pT in GeV, deta and dphi relative to the jet axis;
-    zeros after the last constituent. labels: (jets,) index into `CLASSES`. jets: (jets, 5)
-    float32: pT [GeV], eta, phi, mass [GeV], multiplicity before truncation.
+    zeros after the last constituent. labels: (jets,) index into `classes`. jets: (jets, 5)
+    float32: pT [GeV], eta, phi, mass [GeV], multiplicity before truncation. features: `FEATURES`,
+    or `POINTS` for point clouds, whose `jets` are zeros.
     """
 
     constituents: NDArray[np.float32]
     labels: NDArray[np.int8]
     jets: NDArray[np.float32]
+    classes: tuple[str, ...] = CLASSES
+    features: tuple[str, ...] = FEATURES
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, rows: slice | NDArray[np.int64]) -> JetSet:
-        return JetSet(self.constituents[rows], self.labels[rows], self.jets[rows])
+        return replace(
+            self,
+            constituents=self.constituents[rows],
+            labels=self.labels[rows],
+            jets=self.jets[rows],
+        )
 
     def shuffled(self, seed: int) -> JetSet:
         """The same jets in an order fixed by `seed`."""
@@ -48,20 +59,25 @@ class JetSet:
         mantissa, exponent = np.frexp(constituents[..., 0])
         constituents[..., 0] = np.ldexp(np.round(mantissa * 2**12) / 2**12, exponent)
         constituents[..., 1:] = np.round(constituents[..., 1:] * 2**14) / 2**14
-        return JetSet(constituents, self.labels, self.jets)
+        return replace(self, constituents=constituents)
 
     @staticmethod
     def concatenate(parts: Sequence[JetSet]) -> JetSet:
-        """All jets of `parts`, in order."""
-        return JetSet(
-            np.concatenate([p.constituents for p in parts]),
-            np.concatenate([p.labels for p in parts]),
-            np.concatenate([p.jets for p in parts]),
+        """All jets of `parts`, in order; classes and features are those of the first."""
+        return replace(
+            parts[0],
+            constituents=np.concatenate([p.constituents for p in parts]),
+            labels=np.concatenate([p.labels for p in parts]),
+            jets=np.concatenate([p.jets for p in parts]),
         )
 
     def write(self, path: Path, compression: str = "lzf") -> None:
-        """Writes HDF5 with the datasets `constituents`, `labels` and `jets`."""
-        with h5py.File(path, "w") as file:
+        """Writes HDF5 with the datasets `constituents`, `labels` and `jets`.
+
+        Raises `UserError` when it cannot be written; nothing half-written is left.
+        """
+        content = io.BytesIO()  # HDF5 itself does not survive a full disk
+        with h5py.File(content, "w") as file:
             for name, values in (
                 ("constituents", self.constituents),
                 ("labels", self.labels),
@@ -70,9 +86,11 @@ class JetSet:
                 file.create_dataset(
                     name, data=values, compression=compression, shuffle=True, chunks=True
                 )
-            file.attrs["classes"] = list(CLASSES)
-            file.attrs["features"] = list(FEATURES)
+            file.attrs["classes"] = list(self.classes)
+            file.attrs["features"] = list(self.features)
             file.attrs["jet_columns"] = list(JET_COLUMNS)
+        with replacing(path) as partial:
+            partial.write_bytes(content.getbuffer())
 
     @staticmethod
     def read(path: Path, rows: slice = slice(None), particles: int = MAX_CONSTITUENTS) -> JetSet:
@@ -82,13 +100,19 @@ class JetSet:
         """
         try:
             with h5py.File(path, "r") as file:
-                missing = {"constituents", "labels", "jets"} - set(file)
-                if missing:
-                    raise UserError(f"{path}: no dataset {sorted(missing)[0]!r} in this jet file")
+                for name, axes in (("constituents", 3), ("jets", 2), ("labels", 1)):
+                    values = file.get(name)
+                    if values is None:
+                        raise UserError(f"{path}: no dataset {name!r} in this jet file")
+                    shape = getattr(values, "shape", ())
+                    if len(shape) != axes or len(values) != len(file["constituents"]):
+                        raise UserError(f"{path}: dataset {name!r} has the wrong shape {shape}")
                 return JetSet(
                     file["constituents"][rows, :particles].astype(np.float32),
                     file["labels"][rows],
                     file["jets"][rows],
+                    tuple(str(name) for name in file.attrs.get("classes", CLASSES)),
+                    tuple(str(name) for name in file.attrs.get("features", FEATURES)),
                 )
         except FileNotFoundError:
             raise UserError(f"{path}: no such jet file; `make data` generates jets") from None

@@ -19,7 +19,6 @@ neutral hadron   E > 1 GeV            100 %/sqrt(E/GeV) (+) 5 %      cells of 0.
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -32,6 +31,7 @@ from numpy.typing import NDArray
 
 from salt_hls.errors import UserError
 from salt_hls.jets.dataset import CLASSES, MAX_CONSTITUENTS, JetSet
+from salt_hls.jets.kinematics import wrap
 
 PROCESSES: dict[str, tuple[str, ...]] = {
     "g": ("HardQCD:gg2gg=on", "HardQCD:qqbar2gg=on"),
@@ -253,18 +253,10 @@ def generate_chunk(chunk: Chunk) -> JetSet:
     )
 
 
-def wrap(phi: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Azimuth differences in [-pi, pi)."""
-    return (phi + np.pi) % (2 * np.pi) - np.pi
-
-
 def _write_chunk(chunk: Chunk, folder: Path) -> int:
     """Generates and stores one chunk; the file appears whole or not at all. Returns its jets."""
-    path = folder / chunk.file_name
-    partial = path.with_suffix(f".{os.getpid()}.tmp")
     jets = generate_chunk(chunk)
-    jets.write(partial)
-    partial.replace(path)
+    jets.write(folder / chunk.file_name)
     return len(jets)
 
 
@@ -312,10 +304,8 @@ def generate(
     for split in SPLITS:
         parts = [JetSet.read(chunks / c.file_name) for c in wanted if c.split == split]
         path = folder / f"{split}.h5"
-        partial = path.with_suffix(".tmp")
         joined = JetSet.concatenate(parts).shuffled(seed=SPLITS.index(split))
-        joined.write(partial)
-        partial.replace(path)
+        joined.write(path)
         yield path
     # What keras_models/sample.h5 is a copy of: `joined` is the test split now.
     joined[slice(SAMPLE_JETS)].compact().write(folder / "sample.h5", compression="gzip")

@@ -7,7 +7,8 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 
-from salt_hls.jets.dataset import CLASSES, JET_COLUMNS, JetSet
+from salt_hls.files import replacing
+from salt_hls.jets.dataset import JET_COLUMNS, JetSet
 
 matplotlib.use("Agg")
 
@@ -26,7 +27,7 @@ def plot_classes(jets: Path, path: Path) -> None:
     figure, axes = plt.subplots(1, len(PANELS), figsize=(13, 4), layout="constrained")
     for axis, (column, label, limits) in zip(axes, PANELS, strict=True):
         bins = np.arange(limits[0], limits[1] + limits[2], limits[2])
-        for number, name in enumerate(CLASSES):
+        for number, name in enumerate(sample.classes):
             values = sample.jets[sample.labels == number, JET_COLUMNS.index(column)]
             axis.hist(values, bins, density=True, histtype="step", label=name, linewidth=1.4)
         axis.set_xlabel(label)
@@ -34,7 +35,6 @@ def plot_classes(jets: Path, path: Path) -> None:
         axis.spines[["top", "right", "left"]].set_visible(False)
     axes[0].legend(frameon=False)
     axes[0].set_ylabel("jets (normalized)")
-    partial = path.with_suffix(".tmp.png")
-    figure.savefig(partial, dpi=120)
-    partial.replace(path)
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=120)
     plt.close(figure)

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib
 from pydantic import BaseModel, Field
 
 from salt_hls.config import ModelConfig, find_model, load_yaml
-from salt_hls.jets.dataset import CLASSES, JetSet
+from salt_hls.digest import digest
+from salt_hls.files import replacing
+from salt_hls.jets.readers import load_data
 from salt_hls.training.metrics import Metrics, evaluate
 from salt_hls.training.train import Report, Samples, predict, train
 
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt  # noqa: E402
+
+Note = Callable[[str], None]
 
 
 class Result(BaseModel):
@@ -27,28 +32,40 @@ class Result(BaseModel):
     quantized: Metrics
 
 
-def train_model(reference: str, data: Path, folder: Path, report: Report) -> Result:
-    """Trains the model of a YAML on `data`/train.h5 and writes, beside the YAML, its weights
-    (<name>.weights.h5, <name>.float.weights.h5) and metrics; in `folder`/<name>, state and curves.
+def train_model(
+    reference: str, data: Path, folder: Path, report: Report, note: Note = lambda text: None
+) -> Result:
+    """Trains the model of a YAML on a data set (`jets.readers.load_data`) and writes, beside the
+    YAML, its weights (<name>.weights.h5, <name>.float.weights.h5) and metrics; state and curves go
+    to `folder`/<name>/<digest of YAML and jets>, so that a training continues only what is the
+    same. What was mended in the data is told to `note`, a line each.
     """
     path = find_model(reference)
     config = load_yaml(path, ModelConfig)
-    splits = {name: JetSet.read(data / f"{name}.h5") for name in ("train", "validation", "test")}
-    training, validation, test = (Samples.of(splits[n], config) for n in splits)
-    state = folder / path.stem
+    jets = load_data(data, config.particles)
+    jets.require_fit(config, path)
+    for line in jets.notes:
+        note(line)
+    training, validation, test = (
+        Samples.of(split, config) for split in (jets.train, jets.validation, jets.test)
+    )
+    classes = jets.test.classes
+    key = digest(config.model_dump_json(), training.inputs, training.labels)
+    state = folder / path.stem / key[:12]
     float_model, quantized = train(config, training, validation, state, report)
     result = Result.model_validate(
         {
             "model": path.stem,
             "training_jets": len(training.labels),
-            "float": evaluate(predict(float_model, test.inputs), test.labels, CLASSES),
-            "quantized": evaluate(predict(quantized, test.inputs), test.labels, CLASSES),
+            "float": evaluate(predict(float_model, test.inputs), test.labels, classes),
+            "quantized": evaluate(predict(quantized, test.inputs), test.labels, classes),
         }
     )
-    float_model.save_weights(path.with_name(f"{path.stem}.float.weights.h5"))
-    quantized.save_weights(path.with_name(f"{path.stem}.weights.h5"))
-    text = result.model_dump_json(by_alias=True, indent=1)
-    path.with_name(f"{path.stem}.metrics.json").write_text(text + "\n")
+    for model, kind in ((float_model, ".float"), (quantized, "")):
+        with replacing(path.with_name(f"{path.stem}{kind}.weights.h5")) as partial:
+            model.save_weights(partial)
+    with replacing(path.with_name(f"{path.stem}.metrics.json")) as partial:
+        partial.write_text(result.model_dump_json(by_alias=True, indent=1) + "\n")
     plot_curves(state, state / "curves.png")
     return result
 
@@ -70,5 +87,6 @@ def plot_curves(folder: Path, path: Path) -> None:
         axis.set_xlabel("epoch")
         axis.legend(frameon=False)
         axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=120)
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=120)
     plt.close(figure)

@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from salt_hls.config import ModelConfig, Phase
 from salt_hls.errors import UserError
 from salt_hls.jets.dataset import JetSet
 from salt_hls.jets.ordering import prepare
-from salt_hls.models import build_model, quantizer_of, snap_weights
+from salt_hls.models import build_model, quantizer_of, snap_layer, snap_weights
 
 
 @dataclass(frozen=True)
@@ -77,14 +78,19 @@ def train(
     float_model = build_model(config, quantized=False)
     quantized = build_model(config, quantized=True)
 
-    def fit(model: tf.keras.Model, stage: str, phases: tuple[Phase, ...]) -> None:
-        bounds = weight_bounds(quantized)
-        _fit(model, stage, phases, training, validation, folder, report, bounds)
-
-    fit(float_model, "float", config.training.float_phases)
+    fit = partial(
+        _fit,
+        inputs=training.inputs,
+        targets=probabilities(training.labels, config.classes),
+        validation=validation,
+        folder=folder,
+        report=report,
+    )
+    fit(float_model, "float", config.training.float_phases, bounds=weight_bounds(quantized))
     quantized.set_weights(float_model.get_weights())
     freeze_first_layer(quantized)
-    fit(quantized, "quantized", config.training.quantized_phases)
+    bounds = weight_bounds(quantized)
+    fit(quantized, "quantized", config.training.quantized_phases, bounds=bounds)
     snap_weights(quantized)
     return float_model, quantized
 
@@ -93,7 +99,9 @@ def _fit(
     model: tf.keras.Model,
     stage: str,
     phases: tuple[Phase, ...],
-    training: Samples,
+    *,
+    inputs: NDArray[np.float32],
+    targets: NDArray[np.float32],
     validation: Samples,
     folder: Path,
     report: Report,
@@ -112,14 +120,12 @@ def _fit(
             state.phase == number and state.epoch < phase.epochs and state.waited < phase.patience
         ):
             step = _Step(state, phase, bounds)
-            order = np.random.default_rng([state.phase, state.epoch]).permutation(
-                len(training.labels)
-            )
+            order = np.random.default_rng([state.phase, state.epoch]).permutation(len(targets))
             losses = []
             steps = len(order) // phase.batch
             for i in range(steps):
                 rows = order[i * phase.batch : (i + 1) * phase.batch]
-                losses.append(step(training.inputs[rows], training.labels[rows]))
+                losses.append(step(inputs[rows], targets[rows]))
                 last = state.history[-1] if state.history else {}
                 report(
                     Progress(
@@ -151,7 +157,8 @@ def _fit(
 def measure(model: tf.keras.Model, samples: Samples) -> tuple[float, float]:
     """Mean cross-entropy and accuracy."""
     logits = predict(model, samples.inputs)
-    loss = _cross_entropy(tf.constant(samples.labels), tf.constant(logits))
+    targets = probabilities(samples.labels, logits.shape[-1])
+    loss = _cross_entropy(tf.constant(targets), tf.constant(logits))
     chosen = logits.argmax(-1) if logits.shape[-1] > 1 else (logits[:, 0] > 0)
     return float(tf.reduce_mean(loss)), float(np.mean(chosen == samples.labels))
 
@@ -166,12 +173,17 @@ def predict(model: tf.keras.Model, inputs: NDArray[np.float32]) -> NDArray[np.fl
     return np.concatenate(parts)
 
 
-def _cross_entropy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+def probabilities(labels: NDArray[np.int8], classes: int) -> NDArray[np.float32]:
+    """Labels (jets,) as targets (jets, classes); one class means signal or not."""
+    if classes == 1:
+        return labels[:, None].astype(np.float32)
+    return np.eye(classes, dtype=np.float32)[labels]
+
+
+def _cross_entropy(targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     if logits.shape[-1] == 1:
-        return tf.nn.sigmoid_cross_entropy_with_logits(
-            tf.cast(labels, tf.float32), tf.squeeze(logits, -1)
-        )
-    return tf.nn.sparse_softmax_cross_entropy_with_logits(tf.cast(labels, tf.int32), logits)
+        return tf.nn.sigmoid_cross_entropy_with_logits(targets, logits)
+    return tf.nn.softmax_cross_entropy_with_logits(targets, logits)
 
 
 def freeze_first_layer(quantized: tf.keras.Model) -> None:
@@ -181,8 +193,7 @@ def freeze_first_layer(quantized: tf.keras.Model) -> None:
     trained they jump between grid points and the loss never settles.
     """
     embed = quantized.get_layer("embed")
-    embed.kernel.assign(quantizer_of(embed, "kernel")(tf.convert_to_tensor(embed.kernel)))
-    embed.bias.assign(quantizer_of(embed, "bias")(tf.convert_to_tensor(embed.bias)))
+    snap_layer(embed)
     embed.trainable = False
 
 
@@ -218,9 +229,9 @@ class _Step:
         optimizer.learning_rate.assign(phase.learning_rate)
 
         @tf.function(reduce_retracing=True)
-        def step(inputs: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        def step(inputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
             with tf.GradientTape() as tape:
-                loss = tf.reduce_mean(_cross_entropy(labels, model(inputs, training=True)))
+                loss = tf.reduce_mean(_cross_entropy(targets, model(inputs, training=True)))
             gradients = tape.gradient(loss, model.trainable_variables)
             optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
             for variable, average, (low, high) in zip(
@@ -232,8 +243,8 @@ class _Step:
 
         self._step = step
 
-    def __call__(self, inputs: NDArray[np.float32], labels: NDArray[np.int8]) -> float:
-        return float(self._step(tf.constant(inputs), tf.constant(labels)))
+    def __call__(self, inputs: NDArray[np.float32], targets: NDArray[np.float32]) -> float:
+        return float(self._step(tf.constant(inputs), tf.constant(targets)))
 
 
 class _State:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from salt_hls.errors import UserError
-from salt_hls.fixed import Array, FixedType, Table, lookup
+from salt_hls.fixed import UNOBSERVED, Array, FixedType, Observer, Table
 from salt_hls.layers.types import declared_type, weight_type
 
 TYPES = ("logits", "conv", "exp", "sum", "reciprocal", "attention", "output")
@@ -103,18 +103,19 @@ class ConvAttention:
         entries = self.reciprocal_type.quantize(1 / s)
         return Table(self.sum_type, self.reciprocal_type.exact(), least, entries)
 
-    def softmax(self, logits: Array) -> Array:
+    def softmax(self, logits: Array, observer: Observer = UNOBSERVED) -> Array:
         """Softmax over the last axis: two tables, one exact sum, one product each."""
         # Never negative: the quantization changes no value, it tells the RTL so.
         difference = self.conv_type.difference().quantize(
             np.max(logits, axis=-1)[..., None] - logits
         )
-        exp = lookup(self.exp_table, difference)
-        total = self.sum_type.quantize(np.sum(exp, axis=-1))
-        reciprocal = lookup(self.reciprocal_table(logits.shape[-1]), total)
-        return self.attention_type.quantize(exp * reciprocal[..., None])
+        exp = observer.looked_up("exp", self.exp_table, difference)
+        total = observer.rounded("sum", self.sum_type, np.sum(exp, axis=-1))
+        table = self.reciprocal_table(logits.shape[-1])
+        reciprocal = observer.looked_up("reciprocal", table, total)
+        return observer.rounded("attention", self.attention_type, exp * reciprocal[..., None])
 
-    def convolve(self, logits: Array) -> Array:
+    def convolve(self, logits: Array, observer: Observer = UNOBSERVED) -> Array:
         """Cross-correlation of each head's (N, p) logits with the kernel, zeros outside."""
         if self.kernel is None:
             return logits
@@ -130,23 +131,26 @@ class ConvAttention:
         for i, j in np.ndindex(partitions, partitions):
             if 0 <= i - j + left < width:
                 matrix[:, i, j] = self.kernel[:, i - j + left]
-        return self.conv_type.quantize(windows @ matrix.reshape(-1, partitions))
+        exact = windows @ matrix.reshape(-1, partitions)
+        return observer.rounded("conv", self.conv_type, exact)
 
-    def attention(self, q: Array, k: Array) -> Array:
+    def attention(self, q: Array, k: Array, observer: Observer = UNOBSERVED) -> Array:
         """Attention weights (..., H, N, p)."""
         depth = q.shape[-1] // self.heads
         q = q.reshape(*q.shape[:-1], self.heads, depth)
         k = k.reshape(*k.shape[:-1], self.heads, depth)
         products = np.einsum("...nhd,...chd->...hnc", q, k)
-        logits = self.logits_type.quantize(products * 2.0 ** -scale_shift(depth))
-        return self.softmax(self.convolve(logits))
+        scaled = products * 2.0 ** -scale_shift(depth)
+        logits = observer.rounded("logits", self.logits_type, scaled)
+        return self.softmax(self.convolve(logits, observer), observer)
 
-    def __call__(self, q: Array, k: Array, v: Array) -> Array:
+    def __call__(self, q: Array, k: Array, v: Array, observer: Observer = UNOBSERVED) -> Array:
         """The context of every particle; each value is rounded at its declared type only."""
-        attention = self.attention(q, k)
+        attention = self.attention(q, k, observer)
         v = v.reshape(*v.shape[:-1], self.heads, v.shape[-1] // self.heads)
         context = np.einsum("...hnc,...chd->...nhd", attention, v)
-        return self.output_type.quantize(context.reshape(*context.shape[:-2], -1))
+        flat = context.reshape(*context.shape[:-2], -1)
+        return observer.rounded("output", self.output_type, flat)
 
 
 def _pad(x: Array, axis: int, before: int, after: int) -> Array:

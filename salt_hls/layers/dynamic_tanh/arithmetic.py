@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from salt_hls.fixed import Array, FixedType, Table, lookup
+from salt_hls.fixed import UNOBSERVED, Array, FixedType, Observer, Table
 from salt_hls.layers.types import declared_type
 
 
@@ -41,6 +41,7 @@ class DynamicTanh:
         entries = self.output_type.quantize(np.tanh(self.alpha * x + self.beta))
         return Table(grid, self.output_type, lowest * grid.lsb, entries)
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array, observer: Observer = UNOBSERVED) -> Array:
         """Looks up the rounded argument."""
-        return lookup(self.table, self.input_type.quantize(x))
+        argument = observer.rounded("input", self.input_type, x)
+        return observer.looked_up("output", self.table, argument)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from salt_hls.fixed import Array, FixedType
+from salt_hls.fixed import UNOBSERVED, Array, FixedType, Observer
 from salt_hls.layers.types import declared_type
 
 Function = Literal["linear", "relu"]
@@ -25,6 +25,7 @@ class FixedActivation:
         """From the Keras layer's configuration."""
         return FixedActivation(config["function"], declared_type(config))
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array, observer: Observer = UNOBSERVED) -> Array:
         """Quantizes the activated values."""
-        return self.output_type.quantize(np.maximum(x, 0) if self.function == "relu" else x)
+        activated = np.maximum(x, 0) if self.function == "relu" else x
+        return observer.rounded("output", self.output_type, activated)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from salt_hls.fixed import Array, FixedType
+from salt_hls.fixed import UNOBSERVED, Array, FixedType, Observer
 from salt_hls.layers.types import declared_type, weight_type
 
 
@@ -40,9 +40,9 @@ class HeadDense:
         """Type that holds every sum exactly."""
         return (source * self.kernel_type).sum_of(self.kernel.shape[1])
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array, observer: Observer = UNOBSERVED) -> Array:
         """Multiplies; each sum is exact and rounded once to `output_type`."""
         heads, depth_in, _ = self.kernel.shape
         x = x.reshape(*x.shape[:-1], heads, depth_in)
         y = np.einsum("...hi,hio->...ho", x, self.kernel)
-        return self.output_type.quantize(y.reshape(*y.shape[:-2], -1))
+        return observer.rounded("output", self.output_type, y.reshape(*y.shape[:-2], -1))

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from salt_hls.fixed import Array, FixedType
+from salt_hls.fixed import UNOBSERVED, Array, FixedType, Observer
 from salt_hls.layers.types import declared_type, weight_type
 
 Mode = Literal["partitioned", "dense"]
@@ -68,7 +68,7 @@ class PartitionedProjection:
         """Type that holds every sum exactly."""
         return (source * self.kernel_type).sum_of(self.rows().shape[2])
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array, observer: Observer = UNOBSERVED) -> Array:
         """Projects; each sum is exact and rounded once to `output_type`."""
         particles, columns = x.shape[-2:]
         weights = self.rows()
@@ -90,4 +90,4 @@ class PartitionedProjection:
                 contraction, np.moveaxis(chunk, 0, particle_axis), weights[:, c, :terms]
             )
             rows.append(row.reshape(*row.shape[:-2], -1))
-        return self.output_type.quantize(np.stack(rows, axis=-2))
+        return observer.rounded("output", self.output_type, np.stack(rows, axis=-2))

@@ -11,17 +11,20 @@ from typing import Any
 
 import numpy as np
 
-_SOURCES = sorted(
+ROOT = Path(__file__).parents[1]
+CODE = sorted(
     path
     for pattern in (
-        "fixed.py",
-        "layers/*/arithmetic.py",
-        "firmware/replay.py",
-        "rtl/[dpt]*.py",
-        "rtl/*.v",
+        "salt_hls/fixed.py",
+        "salt_hls/layers/**/*.py",
+        "salt_hls/firmware/*.py",
+        "salt_hls/rtl/*.py",
+        "salt_hls/rtl/*.v",
+        "hls_templates/*.h",
     )
-    for path in Path(__file__).parents[1].glob(pattern)
+    for path in ROOT.glob(pattern)
 )
+"""What makes firmware and RTL from a graph."""
 
 
 def digest(*parts: Any) -> str:
@@ -53,7 +56,7 @@ def graph_digest(graph: Any) -> str:
         )
         for node in graph.get_layers()
     ]
-    return digest(nodes, list(graph.inputs), list(graph.outputs), version("alkaid"), _SOURCES)
+    return digest(nodes, list(graph.inputs), list(graph.outputs), version("alkaid"), CODE)
 
 
 def _describes(key: str, value: Any) -> bool:

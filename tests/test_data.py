@@ -1,0 +1,566 @@
+"""Data sets that users have: each format in its real layout, and what is wrong with files."""
+
+from __future__ import annotations
+
+import pickle
+import resource
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import yaml
+
+from salt_hls.config import MODELS, ModelConfig, load_yaml
+from salt_hls.errors import UserError
+from salt_hls.jets.dataset import CLASSES, POINTS, JetSet
+from salt_hls.jets.kinematics import relative_to_axis, wrap
+from salt_hls.jets.ordering import prepare
+from salt_hls.jets.readers import load_data, top_tagging
+from salt_hls.jets.readers.modelnet import morton, point_cloud, read_off
+from salt_hls.training.run import train_model
+
+JETS, M = 100, 12
+Make = Callable[..., Path]
+Write = Callable[[Path], None]
+
+LHC_PARTICLE = (
+    "j1_px", "j1_py", "j1_pz", "j1_e", "j1_erel", "j1_pt", "j1_ptrel", "j1_eta", "j1_etarel",
+    "j1_etarot", "j1_phi", "j1_phirel", "j1_phirot", "j1_deltaR", "j1_costheta", "j1_costhetarel",
+    "j1_pdgid",
+)  # fmt: skip
+LHC_JET = ["j_ptfrac", "j_pt", "j_eta", "j_mass", "j_g", "j_q", "j_w", "j_z", "j_t", "j_undef"]
+
+
+class Truth:
+    """Jets as a detector sees them: pT, eta, phi of every particle, around random axes."""
+
+    def __init__(self, seed: int = 0, classes: int = 5) -> None:
+        rng = np.random.default_rng(seed)
+        self.labels = np.arange(JETS) % classes
+        self.axis = np.stack([rng.normal(0, 1, JETS), rng.uniform(-np.pi, np.pi, JETS)], axis=-1)
+        self.pt = np.sort(rng.exponential(30, (JETS, M)) + 1)[:, ::-1].copy()
+        self.pt[:, 9:] *= rng.random((JETS, 1)) < 0.5  # padding, in half of the jets
+        self.offset = rng.normal(0, 0.1, (JETS, M, 2)) * (self.pt > 0)[..., None]
+
+    @property
+    def eta(self) -> np.ndarray:
+        return (self.axis[:, None, 0] + self.offset[..., 0]) * (self.pt > 0)
+
+    @property
+    def phi(self) -> np.ndarray:
+        return wrap(self.axis[:, None, 1] + self.offset[..., 1]) * (self.pt > 0)
+
+    @property
+    def momenta(self) -> np.ndarray:
+        """E, px, py, pz of massless particles."""
+        pt, eta, phi = self.pt, self.eta, self.phi
+        columns = (pt * np.cosh(eta), pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta))
+        return np.stack(columns, axis=-1)
+
+    @property
+    def jets(self) -> JetSet:
+        constituents = np.concatenate([self.pt[..., None], self.offset], axis=-1)
+        return JetSet(
+            constituents.astype(np.float32),
+            self.labels.astype(np.int8),
+            np.zeros((JETS, 5), np.float32),
+        )
+
+
+def write_generated(path: Path, truth: Truth) -> None:
+    truth.jets.write(path)
+
+
+def write_lhc(path: Path, truth: Truth) -> None:
+    """10,000 jets a file in the real ones; 17 feature names for 16 columns, float64."""
+    table = {name: np.zeros((JETS, M)) for name in LHC_PARTICLE[:-1]}
+    e, px, py, pz = np.moveaxis(truth.momenta, -1, 0)
+    table |= {"j1_px": px, "j1_py": py, "j1_pz": pz, "j1_e": e, "j1_pt": truth.pt}
+    table |= {"j1_eta": truth.eta, "j1_phi": truth.phi}
+    table |= {"j1_etarel": truth.offset[..., 0], "j1_phirel": truth.offset[..., 1]}
+    jets = np.zeros((JETS, len(LHC_JET)))
+    jets[:, 1], jets[:, 3] = truth.pt.sum(axis=1), 80
+    jets[np.arange(JETS), 4 + truth.labels] = 1
+    with h5py.File(path, "w") as file:
+        file["jetConstituentList"] = np.stack(list(table.values()), axis=-1)
+        file["particleFeatureNames"] = np.array(LHC_PARTICLE, "S")
+        file["jets"], file["jetFeatureNames"] = jets, np.array(LHC_JET, "S")
+
+
+def write_top(path: Path, truth: Truth) -> None:
+    """As pandas 0.2x to 2.x write `to_hdf(path, key="table", format="table")`."""
+    names = [f"{c}_{i}" for i in range(M) for c in ("E", "PX", "PY", "PZ")]
+    names += ["truthE", "truthPX", "truthPY", "truthPZ"]
+    fields = [
+        ("index", "<i8"),
+        ("values_block_0", "<f4", (len(names),)),
+        ("values_block_1", "<i8", (2,)),
+    ]
+    rows = np.zeros(JETS, fields)
+    rows["index"] = np.arange(JETS)
+    rows["values_block_0"][:, : 4 * M] = truth.momenta.reshape(JETS, -1)
+    rows["values_block_1"][:, 1] = truth.labels
+    with h5py.File(path, "w") as file:
+        table = file.create_dataset("table/table", data=rows, chunks=True, compression="gzip")
+        file["table"].attrs["pandas_type"] = np.bytes_(b"frame_table")
+        for block, columns in enumerate((names, ["ttv", "is_signal_new"])):
+            table.attrs[f"values_block_{block}_kind"] = np.bytes_(pickle.dumps(columns, 0))
+
+
+def write_quark_gluon(path: Path, truth: Truth) -> None:
+    """phi in [0, 2 pi), particles in no order, float64."""
+    pdg = np.where(truth.pt > 0, 211.0, 0.0)
+    x = np.stack([truth.pt, truth.eta, truth.phi % (2 * np.pi), pdg], axis=-1)
+    np.savez_compressed(path, X=x[:, ::-1], y=truth.labels.astype(np.float64))
+
+
+FORMATS: dict[str, tuple[Callable[[Path, Truth], None], str, int]] = {
+    "generated": (write_generated, "h5", 5),
+    "LHC": (write_lhc, "h5", 5),
+    "top": (write_top, "h5", 2),
+    "quark/gluon": (write_quark_gluon, "npz", 2),
+}
+
+
+@pytest.fixture(params=FORMATS)
+def format_(request: pytest.FixtureRequest) -> tuple[Any, str, int]:
+    return FORMATS[request.param]
+
+
+def test_every_format_gives_the_same_jets(format_: tuple[Any, str, int], tmp_path: Path) -> None:
+    write, suffix, classes = format_
+    truths = {s: Truth(i, classes) for i, s in enumerate(("train", "val", "test"))}
+    for split, truth in truths.items():
+        write(tmp_path / f"{split}.{suffix}", truth)
+    data = load_data(tmp_path, particles=8)
+    assert len(data.train.classes) == classes and data.notes == ()
+    for jets, truth in zip((data.train, data.validation, data.test), truths.values(), strict=True):
+        assert jets.constituents.shape == (JETS, 8, 3) and jets.constituents.dtype == np.float32
+        assert np.array_equal(jets.labels, truth.labels)
+        np.testing.assert_allclose(jets.constituents[..., 0], truth.pt[:, :8], rtol=1e-5)
+        # Axes of the sum of the momenta, or of the file, differ by less than this.
+        apart = jets.constituents[..., 1:] - truth.offset[:, :8]
+        assert np.abs(apart).max() < 0.3 and np.abs(apart - apart[:, :1]).max() < 1e-4
+        assert not jets.constituents[truth.pt[:, :8] == 0].any()
+
+
+def test_particles_beyond_the_file_are_padding(
+    format_: tuple[Any, str, int], tmp_path: Path
+) -> None:
+    write, suffix, classes = format_
+    write(tmp_path / f"a.{suffix}", Truth(classes=classes))
+    constituents = load_data(tmp_path, 20).train.constituents
+    assert constituents.shape[1] == 20 and not constituents[:, M:].any()
+
+
+def test_axis_is_the_sum_of_the_momenta() -> None:
+    truth = Truth()
+    constituents, jets = relative_to_axis(truth.momenta)
+    total = truth.momenta.sum(axis=1)
+    np.testing.assert_allclose(jets[:, 0], np.hypot(total[:, 1], total[:, 2]), rtol=1e-5)
+    phi = jets[:, None, 2] + constituents[..., 2]
+    px = (constituents[..., 0] * np.cos(phi)).sum(axis=1)
+    np.testing.assert_allclose(px, total[:, 1], rtol=1e-3, atol=1e-2)
+    assert np.all(jets[:, 3] > 1) and np.array_equal(jets[:, 4], (truth.pt > 0).sum(axis=1))
+
+
+def test_lhc_folders_and_columns_by_name(tmp_path: Path) -> None:
+    """Several files a split in folders; the validation archive is the test set."""
+    for i, folder in enumerate(("train", "train", "hls4ml_val")):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        path = tmp_path / folder / f"jetImage_7_30p_{i}.h5"
+        write_lhc(path, Truth(i))
+        with h5py.File(path, "r+") as file:  # other columns, other order
+            order = np.random.default_rng(0).permutation(16)
+            content, names = file["jetConstituentList"][:], file["particleFeatureNames"][:]
+            del file["jetConstituentList"], file["particleFeatureNames"]
+            file["jetConstituentList"], file["particleFeatureNames"] = (
+                content[..., order],
+                names[order],
+            )
+    data = load_data(tmp_path, 8)
+    assert [len(s) for s in (data.train, data.validation, data.test)] == [180, 20, 100]
+    np.testing.assert_allclose(data.test.constituents[..., 0], Truth(2).pt[:, :8], rtol=1e-5)
+    assert len(data.notes) == 2 and data.test.jets[0, 0] > 0
+
+
+def test_a_split_is_cut_alike_every_time(tmp_path: Path) -> None:
+    write_quark_gluon(tmp_path / "QG_jets.npz", Truth(classes=2))
+    first, second = (load_data(tmp_path / "QG_jets.npz", 4) for _ in range(2))
+    parts = [(d.train, d.validation, d.test) for d in (first, second)]
+    for a, b in zip(*parts, strict=True):
+        assert np.array_equal(a.constituents, b.constituents)
+    together = np.concatenate([s.constituents[:, 0, 0] for s in parts[0]])
+    assert [len(s) for s in parts[0]] == [80, 10, 10] and len(np.unique(together)) == JETS
+
+
+def test_the_pickle_of_a_table_is_not_executed(tmp_path: Path) -> None:
+    path = tmp_path / "train.h5"
+    write_top(path, Truth(classes=2))
+    evil = b"cos\nsystem\n(S'touch %s'\ntR." % str(tmp_path / "executed").encode()
+    with h5py.File(path, "r+") as file:
+        file["table/table"].attrs["values_block_1_kind"] = np.bytes_(evil)
+    with pytest.raises(UserError, match="is_signal_new"):
+        load_data(path, 4)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_filter_that_is_not_there_is_named(tmp_path: Path, monkeypatch: Any) -> None:
+    write_top(tmp_path / "a.h5", Truth(classes=2))
+    monkeypatch.setattr(top_tagging.h5py.h5z, "filter_avail", lambda number: False)
+    with pytest.raises(UserError, match="compressed with deflate.*ptrepack"):
+        load_data(tmp_path, 4)
+
+
+# ModelNet
+
+
+def write_off(path: Path, scale: tuple[float, float, float], header: str = "OFF\n") -> None:
+    """A box of eight corners and six faces of four corners."""
+    corners = np.array(list(np.ndindex(2, 2, 2))) * scale
+    faces = ("0 1 3 2", "4 5 7 6", "0 1 5 4", "2 3 7 6", "0 2 6 4", "1 3 7 5")
+    lines = [" ".join(str(v) for v in corner) for corner in corners]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"{header}8 6 0\n" + "\n".join([*lines, *(f"4 {f}" for f in faces)]))
+
+
+def write_modelnet(folder: Path) -> None:
+    for name, scale in (("bed", (4.0, 3.0, 1.0)), ("lamp", (1.0, 1.0, 8.0))):
+        for split, count in (("train", 30), ("test", 5)):
+            for i in range(count):
+                header = "OFF" if i % 2 else "OFF\n# a comment\n"
+                write_off(folder / name / split / f"{name}_{i:04d}.off", scale, header)
+
+
+def test_modelnet_becomes_point_clouds(tmp_path: Path) -> None:
+    write_modelnet(tmp_path / "ModelNet10")
+    data, again = (load_data(tmp_path / "ModelNet10", 16) for _ in range(2))
+    assert data.train.classes == ("bed", "lamp") and data.train.features == POINTS
+    assert [len(s) for s in (data.train, data.validation, data.test)] == [54, 6, 10]
+    assert np.array_equal(data.train.constituents, again.train.constituents)
+    points = data.test.constituents
+    assert points.shape == (10, 16, 3) and len(np.unique(points[:, 0, 0])) == 10
+    np.testing.assert_allclose(points.mean(axis=1), 0, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(points, axis=-1).max(axis=1), 1, rtol=1e-6)
+    flat = points.std(axis=1)
+    assert np.all(flat[data.test.labels == 1][:, 2] > 2 * flat[data.test.labels == 1][:, 0])
+    for cloud in points:
+        assert np.all(np.diff(morton(cloud.astype(float))) >= 0)
+
+
+def test_points_are_uniform_by_area_and_stay_in_order(tmp_path: Path) -> None:
+    corners = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [10, 0, 0], [13, 0, 0], [10, 1, 0]], float)
+    points = point_cloud(corners, np.array([[0, 1, 2], [3, 4, 5]]), 4000, seed=1)
+    assert abs(np.mean(points[:, 0] > 0.2) - 0.75) < 0.04  # areas 1 : 3, and a gap between them
+    config = yaml_with({"x": LINEAR, "y": LINEAR, "z": LINEAR, "order": "given"}, tmp_path)
+    cloud = np.random.default_rng(0).uniform(-1, 1, (2, 20, 3)).astype(np.float32)
+    inputs = prepare(cloud, 16, config.inputs)
+    np.testing.assert_allclose(inputs, cloud[:, :16], atol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [("PLY\n", "no OFF mesh"), ("OFF 4 1 0\n0 0 0", "damaged"), ("OFF\nx y z", "damaged"),
+     ("OFF 3 1 0\n0 0 0 1 0 0 0 1 0\n3 0 1 7", "vertices it does not have")],
+)  # fmt: skip
+def test_damaged_meshes(text: str, what: str, tmp_path: Path) -> None:
+    path = tmp_path / "bed" / "train" / "a.off"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    with pytest.raises(UserError, match=what):
+        read_off(path)
+
+
+# What fits a model
+
+LINEAR = {"scale": 1.0, "type": "ap_fixed<9,2,RND,SAT>"}
+
+
+def yaml_with(inputs: dict[str, Any], tmp_path: Path, **changes: Any) -> ModelConfig:
+    content = yaml.safe_load((MODELS / "salt_p4.yaml").read_text())
+    path = tmp_path / "model.yaml"
+    path.write_text(yaml.safe_dump({**content, "inputs": inputs or content["inputs"], **changes}))
+    return load_yaml(path, ModelConfig)
+
+
+@pytest.mark.parametrize(("classes", "fits"), [(1, True), (2, True), (3, False), (5, False)])
+def test_classes_of_data_and_model(classes: int, fits: bool, tmp_path: Path) -> None:
+    write_top(tmp_path / "a.h5", Truth(classes=2))
+    data = load_data(tmp_path / "a.h5", 4)
+    config = yaml_with({}, tmp_path, classes=classes)
+    if fits:
+        data.require_fit(config, Path("mine.yaml"))
+    else:
+        with pytest.raises(UserError, match=f"mine.yaml: classes is {classes}.* 2 .QCD, t."):
+            data.require_fit(config, Path("mine.yaml"))
+
+
+def test_training_on_other_classes(small_model: Make, tmp_path: Path) -> None:
+    phase = [{"batch": 20, "epochs": 1, "patience": 1, "learning_rate": 0.01}]
+    training = {"float_phases": phase, "quantized_phases": phase}
+    path = small_model(weights=False, classes=1, training=training)
+    write_quark_gluon(tmp_path / "QG_jets.npz", Truth(classes=2))
+    notes: list[str] = []
+    result = train_model(
+        str(path), tmp_path / "QG_jets.npz", tmp_path / "state", lambda step: None, notes.append
+    )
+    assert list(result.quantized.auc) == ["g", "q", "mean"] and result.quantized.events == 10
+    assert len(notes) == 2 and not list(path.parent.glob(".*"))
+
+
+def test_points_need_a_model_of_points(tmp_path: Path) -> None:
+    write_modelnet(tmp_path / "m")
+    data = load_data(tmp_path / "m", 4)
+    with pytest.raises(UserError, match="order: given"):
+        data.require_fit(yaml_with({}, tmp_path, classes=2), Path("mine.yaml"))
+
+
+# What is wrong with files
+
+
+def damage(**values: Any) -> Write:
+    """Writes generated jets with some arrays changed by functions of the arrays."""
+
+    def write(path: Path) -> None:
+        write_generated(path, Truth())
+        with h5py.File(path, "r+") as file:
+            for name, change in values.items():
+                content = file[name][:]
+                del file[name]
+                changed = change(content)
+                if changed is not None:
+                    file[name] = changed
+
+    return write
+
+
+def put(index: Any, value: float) -> Callable[[np.ndarray], np.ndarray]:
+    def change(content: np.ndarray) -> np.ndarray:
+        content[index] = value
+        return content
+
+    return change
+
+
+def degrees(content: np.ndarray) -> np.ndarray:
+    return content * np.array([1, 1, 180 / np.pi], np.float32)
+
+
+def on_axis(content: np.ndarray) -> np.ndarray:
+    return np.where(content[..., :1] > 0, content + np.array([0, 1.2, 0], np.float32), 0)
+
+
+ERRORS: dict[str, tuple[Write, str]] = {
+    "NaN": (damage(constituents=put((3, 2, 1), np.nan)), "jet 3, particle 2: NaN.*deta, got nan"),
+    "infinite": (damage(constituents=put((99, 0, 0), np.inf)), "jet 99, particle 0.*pt, got inf"),
+    "negative pT": (damage(constituents=put((4, 1, 0), -2)), "jet 4.*negative pT in pt, got -2"),
+    "label": (damage(labels=put(7, 5)), "jet 7 has label 5; labels are 0 ... 4 .g, q"),
+    "half a label": (damage(labels=lambda x: x + 0.5), "jet 0 has label 0.5"),
+    "negative label": (damage(labels=put(7, -1)), "jet 7 has label -1"),
+    "missing class": (damage(labels=lambda x: x % 4), "no jet of class 't'"),
+    "degrees": (damage(constituents=degrees), "radians"),
+    "absolute angles": (damage(constituents=on_axis), "relative to the jet axis.*1.2"),
+    "relative pT": (damage(constituents=lambda x: x * np.float32([0.001, 1, 1])), "in GeV"),
+    "no jets": (damage(constituents=np.zeros_like), "no jets in it .100 are empty"),
+    "features": (damage(constituents=lambda x: x[..., :2]), "must be .jets, particles, 3.*12, 2"),
+    "flat": (damage(constituents=lambda x: x[:, 0]), "wrong shape .100, 3"),
+    "fewer labels": (damage(labels=lambda x: x[:-1]), "'labels' has the wrong shape .99,"),
+    "no labels": (damage(labels=lambda x: None), "no dataset 'labels'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", ERRORS)
+def test_what_cannot_be_mended_is_one_line(fault: str, tmp_path: Path) -> None:
+    write, what = ERRORS[fault]
+    write(tmp_path / "a.h5")
+    with pytest.raises(UserError, match=what) as error:
+        load_data(tmp_path / "a.h5", 8)
+    assert "\n" not in str(error.value) and str(tmp_path) in str(error.value)
+
+
+def test_the_file_and_its_jet_are_named(tmp_path: Path) -> None:
+    for name in "abc":
+        write_generated(tmp_path / f"{name}.h5", Truth())
+    damage(constituents=put((3, 2, 1), np.nan))(tmp_path / "c.h5")
+    with pytest.raises(UserError, match="c.h5: jet 3, particle 2"):
+        load_data(tmp_path, 8)
+
+
+def backwards(content: np.ndarray) -> np.ndarray:
+    return content[:, ::-1]
+
+
+def turned(content: np.ndarray) -> np.ndarray:
+    content[:30, 0, 2] += np.float32(2 * np.pi) * np.where(content[:30, 0, 2] < 0, 1, -1)
+    return content
+
+
+NOTES: dict[str, tuple[Write, str]] = {
+    "unsorted": (damage(constituents=backwards), "100 of 100 jets are not in descending pT"),
+    "MeV": (damage(constituents=lambda x: x * np.float32([1000, 1, 1])), "taken as MeV"),
+    "phi wrap": (damage(constituents=turned), "30 dphi are outside"),
+}
+
+
+@pytest.mark.parametrize("fault", NOTES)
+def test_what_can_be_mended_is_mended_and_told(fault: str, tmp_path: Path) -> None:
+    write, what = NOTES[fault]
+    write(tmp_path / "a.h5")
+    write_generated(tmp_path / "b.h5", Truth())
+    data, sound = (load_data(tmp_path / name, 8) for name in ("a.h5", "b.h5"))
+    assert sum(what in note for note in data.notes) == 1 and len(sound.notes) == 2
+    np.testing.assert_allclose(
+        data.train.constituents, sound.train.constituents, rtol=1e-5, atol=1e-5
+    )
+
+
+def test_padding_has_no_angles(tmp_path: Path) -> None:
+    """Formats leave there what their formulas give, the axis for example."""
+
+    def angles(content: np.ndarray) -> np.ndarray:
+        return np.where(content[..., :1] > 0, content, np.float32([0, 0.3, 50]))
+
+    damage(constituents=angles)(tmp_path / "a.h5")
+    data = load_data(tmp_path / "a.h5", 12)
+    padding = data.train.constituents[..., 0] == 0
+    assert padding.any() and not data.train.constituents[padding].any() and len(data.notes) == 2
+
+
+def test_empty_jets_are_left_out_and_told(tmp_path: Path) -> None:
+    damage(constituents=put(slice(0, 5), 0))(tmp_path / "a.h5")
+    data = load_data(tmp_path / "a.h5", 8)
+    assert sum(len(s) for s in (data.train, data.validation, data.test)) == 95
+    assert "5 of 100 jets have no particle" in data.notes[0]
+
+
+def lhc_without(key: str, value: Any) -> Write:
+    def write(path: Path) -> None:
+        write_lhc(path, Truth())
+        with h5py.File(path, "r+") as file:
+            del file[key]
+            if value is not None:
+                file[key] = value
+
+    return write
+
+
+def quark_gluon_with(**arrays: np.ndarray) -> Write:
+    def write(path: Path) -> None:
+        write_quark_gluon(path, Truth(classes=2))
+        with np.load(path) as content:
+            np.savez(path, **{**content, **arrays})
+
+    return write
+
+
+def top_with(change: Callable[[Any], None]) -> Write:
+    def write(path: Path) -> None:
+        write_top(path, Truth(classes=2))
+        with h5py.File(path, "r+") as file:
+            change(file)
+
+    return write
+
+
+def swap_names(file: Any) -> None:
+    names = [f"{c}_{i}" for i in range(M) for c in ("PZ", "PX", "PY", "E")] + ["t"] * 4
+    file["table/table"].attrs["values_block_0_kind"] = np.bytes_(pickle.dumps(names, 0))
+
+
+def keys(*names: str) -> Write:
+    def write(path: Path) -> None:
+        with h5py.File(path, "w") as file:
+            for name in names:
+                file[name] = np.zeros(3)
+
+    return write
+
+
+def label_called_y(file: Any) -> None:
+    names = np.bytes_(pickle.dumps(["ttv", "y"], 0))
+    file["table/table"].attrs["values_block_1_kind"] = names
+
+
+def table_elsewhere(file: Any) -> None:
+    file["table"].move("table", "other")
+
+
+X = np.zeros((JETS, 3, 4))
+NAMES = "particleFeatureNames"
+MOVED = LHC_PARTICLE[2:16] + LHC_PARTICLE[:2]
+FOREIGN: dict[str, tuple[str, Write, str]] = {
+    "keys": ("a.h5", keys("events", "pixels"), "unknown format, found 'events', 'pixels'; known"),
+    "many keys": ("a.h5", keys(*"abcdefghij"), "'h' and 2 more"),
+    "arrays": ("a.npz", lambda p: np.savez(p, jets=X), "unknown format, found 'jets'"),
+    "suffix": ("a.root", lambda p: p.touch(), "ending in .h5"),
+    "names": ("a.h5", lhc_without(NAMES, None), NAMES),
+    "fewer names": ("a.h5", lhc_without(NAMES, LHC_PARTICLE[:9]), "9 features of 16"),
+    "other names": ("a.h5", lhc_without(NAMES, ["a"] * 16), "no feature 'j1_pt'"),
+    "names moved": ("a.h5", lhc_without(NAMES, MOVED), "does not describe"),
+    "no class": ("a.h5", lhc_without("jets", np.zeros((JETS, 10))), "jet 0 must have one of j_g"),
+    "fewer jets": ("a.h5", lhc_without("jets", np.ones((3, 10))), "List must have shape"),
+    "no table": ("a.h5", top_with(table_elsewhere), "not a pandas table"),
+    "no label": ("a.h5", top_with(label_called_y), "no column 'is_signal_new'"),
+    "swapped": ("a.h5", top_with(swap_names), "not E, PX, PY, PZ"),
+    "X": ("a.npz", quark_gluon_with(X=X[0]), "X must have shape"),
+    "y": ("a.npz", quark_gluon_with(y=np.zeros(3)), "X must have shape .3, particles"),
+    "objects": ("a.npz", quark_gluon_with(y=np.array([{}] * JETS)), "must be an array of numbers"),
+    "degrees": ("a.npz", quark_gluon_with(X=X + 90.0), "phi reaches 90; .*radians"),
+    "gaps": ("a.npz", quark_gluon_with(X=X + np.nan), "NaN"),
+    "label 2": ("a.npz", quark_gluon_with(y=np.full(JETS, 2.0)), "jet 0 has label 2"),
+}
+
+
+@pytest.mark.parametrize("fault", FOREIGN)
+def test_files_that_are_not_what_they_should_be(fault: str, tmp_path: Path) -> None:
+    name, write, what = FOREIGN[fault]
+    write(tmp_path / name)
+    with pytest.raises(UserError, match=what) as error:
+        load_data(tmp_path / name, 8)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
+def test_truncated_files(share: float, format_: tuple[Any, str, int], tmp_path: Path) -> None:
+    write, suffix, classes = format_
+    path = tmp_path / f"a.{suffix}"
+    write(path, Truth(classes=classes))
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(UserError, match="damaged or not readable"):
+        load_data(path, 8)
+
+
+def test_folders_without_data(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such jet file or folder"):
+        load_data(tmp_path / "nowhere", 8)
+    (tmp_path / "readme.txt").touch()
+    with pytest.raises(UserError, match="found 'readme.txt'"):
+        load_data(tmp_path, 8)
+
+
+def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:
+    path = tmp_path / "jets.h5"
+    sample = JetSet.read(MODELS / "sample.h5", slice(0, 500))
+    sample[slice(0, 10)].write(path)
+    before = path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, limits[1]))
+    try:
+        with pytest.raises(UserError, match="cannot be written"):
+            sample.write(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["jets.h5"]
+
+
+def test_classes_travel_with_the_file(tmp_path: Path) -> None:
+    jets = Truth().jets
+    JetSet(jets.constituents, jets.labels, jets.jets, ("a", "b", "c", "d", "e"), POINTS).write(
+        tmp_path / "a.h5"
+    )
+    again = JetSet.read(tmp_path / "a.h5")
+    assert again.classes == ("a", "b", "c", "d", "e") and again.features == POINTS
+    assert again[slice(0, 3)].classes == again.classes and jets.classes == CLASSES
