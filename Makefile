@@ -2,16 +2,27 @@
 MODEL ?= salt_p4
 BACKEND ?= vitis
 BUDGET ?= cms_l1t_jet
+TOOL ?= yosys
+STEPS ?= csim,csynth
 VENV ?= .venv
 PYTHON ?= $(shell command -v python3.11 || command -v python3.10 || command -v python3)
 
 RUN := $(VENV)/bin/salt-hls
 READY := $(VENV)/.ready
 
-.PHONY: firmware test data train golden bench report lint clean
+# Of the RTL: the model's own clock unless CLOCK_NS is given.
+HARDWARE := --budget '$(BUDGET)' $(if $(CLOCK_NS),--clock-ns '$(CLOCK_NS)') $(if $(MULTIPLIERS),--multipliers '$(MULTIPLIERS)')
+
+.PHONY: firmware rtl synth test data train diagnose golden bench report lint clean
 
 firmware: $(READY)
-	@$(RUN) firmware '$(MODEL)' --backend '$(BACKEND)'
+	@$(RUN) firmware '$(MODEL)' --backend '$(BACKEND)' --budget '$(BUDGET)'
+
+rtl: $(READY)
+	@$(RUN) rtl '$(MODEL)' $(HARDWARE)
+
+synth: $(READY)
+	@$(RUN) synth '$(MODEL)' --tool '$(TOOL)' --steps '$(STEPS)' $(HARDWARE)
 
 test: $(READY)
 	@$(VENV)/bin/python -m pytest -n 2 -m "not slow"
@@ -19,7 +30,10 @@ test: $(READY)
 data golden: $(READY)
 	@$(RUN) $@
 
-train bench: $(READY)
+train diagnose: $(READY)
+	@$(RUN) $@ '$(MODEL)' $(if $(DATA),--data '$(DATA)')
+
+bench: $(READY)
 	@$(RUN) $@ '$(MODEL)'
 
 report: $(READY)

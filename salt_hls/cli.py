@@ -39,11 +39,22 @@ app = typer.Typer(
 console = Console()
 errors = Console(stderr=True)
 
+CACHE = "cache"
+"""Folder, in that of the builds, of compiled simulators and synthesized stages."""
+
 Model = Annotated[
     str, typer.Argument(help="A shipped model, or a path to your own YAML or saved Keras model.")
 ]
 Build = Annotated[Path, typer.Option(help="Folder of the builds.")]
-Data = Annotated[Path, typer.Option(help="Folder of the jets (train.h5, validation.h5, test.h5).")]
+BudgetName = Annotated[
+    str, typer.Option("--budget", help="A budget of synth/budgets, or a path to your own.")
+]
+Clock = Annotated[
+    float | None, typer.Option(min=0.1, help="Clock period of the RTL in ns, else the model's.")
+]
+
+
+DEFAULT_BUDGET = "cms_l1t_jet"
 
 
 class BackendName(str, Enum):
@@ -51,6 +62,27 @@ class BackendName(str, Enum):
 
     vitis = "vitis"
     vivado = "vivado"
+
+
+class MultiplierName(str, Enum):
+    """What products of two variables become."""
+
+    lut = "lut"
+    dsp = "dsp"
+
+
+class ToolName(str, Enum):
+    """Where hardware figures come from."""
+
+    estimate = "estimate"
+    yosys = "yosys"
+    vitis = "vitis"
+    vivado = "vivado"
+
+
+Multiplier = Annotated[
+    MultiplierName, typer.Option(case_sensitive=False, help="Products of two variables.")
+]
 
 
 def cores() -> int:
@@ -83,19 +115,20 @@ def firmware(
     backend: Annotated[
         BackendName, typer.Option(case_sensitive=False, help="HLS compiler.")
     ] = BackendName.vitis,
+    budget: BudgetName = DEFAULT_BUDGET,
     build: Build = Path("build"),
 ) -> None:
     """Writes the HLS project and checks every bit of its C-simulation on real jets."""
     find_model(model)  # before TensorFlow takes its seconds to load
-    from salt_hls.firmware.build import build_firmware
-    from salt_hls.firmware.compare import first_difference
+    from salt_hls.firmware.build import build_firmware, require_exact
+    from salt_hls.reports.budget import load_budget
 
+    limits = load_budget(budget)
     with progress_bar() as update:
-        report = build_firmware(model, backend.value.capitalize(), build, cores(), update)  # type: ignore[arg-type]
+        report = build_firmware(model, backend.value.capitalize(), build, limits, cores(), update)  # type: ignore[arg-type]
     _print_report(report)
-    difference = first_difference(report.bit_accuracy)
-    if difference:
-        raise UserError(f"{difference}; see {build / report.model}.failed/report.html")
+    require_exact(report, build)
+    _print_synthesis(report)
     folder = build / report.model
     console.print(
         f"firmware [bold]{folder / 'firmware'}[/], report [bold]{folder / 'report.html'}[/]"
@@ -103,9 +136,80 @@ def firmware(
 
 
 @app.command()
+def rtl(
+    model: Model = "salt_p4",
+    clock_ns: Clock = None,
+    multipliers: Multiplier = MultiplierName.lut,
+    budget: BudgetName = DEFAULT_BUDGET,
+    build: Build = Path("build"),
+) -> None:
+    """Writes pipelined Verilog, simulates it at one jet a clock, checks every bit."""
+    find_model(model)
+    from salt_hls.firmware.build import checked_firmware
+    from salt_hls.reports.budget import load_budget
+    from salt_hls.rtl.build import Options, build_rtl
+
+    limits = load_budget(budget)
+    with progress_bar() as update:
+        made = checked_firmware(model, None, build, limits, cores(), update)
+        options = Options(clock_ns, multipliers.value)
+        _, _, report = build_rtl(
+            made, options, limits, build / CACHE, cores(), lambda text: update(text, 0, 1)
+        )
+    _print_report(report)
+    _print_synthesis(report)
+    console.print(f"RTL [bold]{made.folder / 'rtl'}[/]")
+
+
+@app.command()
+def synth(
+    model: Model = "salt_p4",
+    tool: Annotated[
+        ToolName, typer.Option(case_sensitive=False, help="estimate and yosys need no licence.")
+    ] = ToolName.yosys,
+    steps: Annotated[
+        str, typer.Option(help="Of vitis, vivado: csim, csynth, cosim, vsynth, route (the RTL).")
+    ] = "csim,csynth",
+    clock_ns: Clock = None,
+    multipliers: Multiplier = MultiplierName.lut,
+    timeout_s: Annotated[
+        float | None, typer.Option(min=1, help="Limit of a tool's run, or of one Yosys stage.")
+    ] = None,
+    budget: BudgetName = DEFAULT_BUDGET,
+    build: Build = Path("build"),
+) -> None:
+    """Gets hardware figures: an estimate, Yosys on the simulated RTL, or the vendor's tools."""
+    find_model(model)
+    from salt_hls.reports.budget import load_budget
+    from salt_hls.vendor.build import plan, synthesize_hls
+
+    vendor = tool in (ToolName.vitis, ToolName.vivado)
+    limits, hls = load_budget(budget), plan(tool.value, steps) if vendor else None  # type: ignore[arg-type]
+    from salt_hls.firmware.build import checked_firmware
+    from salt_hls.rtl.build import Options, estimate, synthesize_rtl
+
+    with progress_bar() as update:
+
+        def say(text: str) -> None:
+            update(text, 0, 1)
+
+        options = Options(clock_ns, multipliers.value)
+        backend = tool.value.capitalize() if hls and hls.steps else None
+        made = checked_firmware(model, backend, build, limits, cores(), update)  # type: ignore[arg-type]
+        if hls:
+            report = synthesize_hls(made, hls, options, limits, say, timeout_s)
+        elif tool is ToolName.estimate:
+            report = estimate(made, options, limits, say)
+        else:
+            cache = build / CACHE
+            report = synthesize_rtl(made, options, limits, cache, cores(), say, timeout_s)
+    _print_synthesis(report)
+
+
+@app.command()
 def data(
     jets: Annotated[int, typer.Option(min=100, help="About how many jets, all classes.")] = 560_000,
-    data: Data = Path("data"),
+    data: Annotated[Path, typer.Option(help="Folder the jets are written to.")] = Path("data"),
 ) -> None:
     """Generates jets with Pythia8 and FastJet; continues where it was interrupted."""
     from salt_hls.jets.generator import generate
@@ -120,7 +224,11 @@ def data(
 
 @app.command()
 def train(
-    model: Model = "salt_p4", data: Data = Path("data"), build: Build = Path("build")
+    model: Model = "salt_p4",
+    data: Annotated[
+        Path, typer.Option(help="Jets: a folder or file of any known format (docs/data.md).")
+    ] = Path("data"),
+    build: Build = Path("build"),
 ) -> None:
     """Trains a model, float then quantized; continues where it was interrupted."""
     from salt_hls.training.run import train_model
@@ -133,13 +241,48 @@ def train(
             name = f"{p.stage} phase {p.phase}/{p.phases} epoch {p.epoch}/{p.epochs}{so_far}"
             update(name, p.step, p.steps)
 
-        result = train_model(model, data, build / "train", step)
+        def note(text: str) -> None:
+            errors.print(
+                f"salt-hls: warning: {text}", markup=False, highlight=False, soft_wrap=True
+            )
+
+        result = train_model(model, data, build / "train", step, note)
     table = Table(
         "", "accuracy", "mean AUC", title=f"{result.model}: {result.float_.events} test jets"
     )
     for name, metrics in (("float", result.float_), ("quantized", result.quantized)):
         table.add_row(name, f"{metrics.accuracy:.4f}", f"{metrics.auc['mean']:.4f}")
     console.print(table)
+
+
+@app.command()
+def diagnose(
+    model: Model = "salt_p4",
+    data: Annotated[
+        Path | None, typer.Option(help="Data set whose test jets are used, else the shipped ones.")
+    ] = None,
+    build: Build = Path("build"),
+) -> None:
+    """Looks for signs of failure: order of particles, attention, use of types and tables."""
+    find_model(model)
+    from salt_hls.firmware.diagnose import diagnose as run
+
+    with progress_bar() as update:
+        result = run(model, build, data, update)
+    table = Table("order", "accuracy", "difference", title=f"{result.model}: {result.jets} jets")
+    for order in result.orders:
+        change = f"{order.difference:+.2%} ± {order.error:.2%}" if order.error else ""
+        table.add_row(order.order, f"{order.accuracy:.2%}", change)
+    console.print(table)
+    if result.heads:
+        table = Table("head", *(f"partition {i}" for i in range(len(result.heads[0].weights))))
+        for head in result.heads:
+            table.add_row(f"{head.layer} {head.head}", *(f"{w:.2f}" for w in head.weights))
+        console.print(table)
+    for warning in result.warnings:
+        console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
+    folder = build / result.model / "diagnose"
+    console.print(f"all of it in {folder / 'diagnose.json'}, plot {folder / 'diagnose.png'}")
 
 
 @app.command()
@@ -227,22 +370,31 @@ def report(
 
 
 def _print_synthesis(report: Any) -> None:
-    columns = ("lut", "ff", "dsp", "bram18", "latency_cycles", "ii_cycles", "latency_ns")
+    columns = ("LUT", "FF", "DSP", "BRAM18", "cycles", "ns", "II")
     table = Table("source", "stage", *columns, title=report.model)
-    for record in report.synthesis:
-        values = (getattr(record, column) for column in columns)
-        table.add_row(record.source, record.stage, *("-" if v is None else str(v) for v in values))
+    for r in report.synthesis:
+        values = (r.lut, r.ff, r.dsp, r.bram18, r.latency_cycles, r.latency_ns, r.ii_cycles)
+        table.add_row(r.source, r.stage, *(_figure(value) for value in values))
     console.print(table)
     if report.budget is None:
-        console.print("budget: no figures to judge; run synthesis first")
+        console.print("budget: no figures to judge; `make rtl` or `make synth` gives them")
         return
     verdict = report.budget
-    table = Table("", "limit", "value", "", title=f"budget {verdict.name} ({verdict.source})")
+    table = Table("", "limit", "value", "", "source", title=f"budget {verdict.name}")
     for check in verdict.checks:
-        value = "unknown" if check.value is None else str(check.value)
         mark = "[green]pass[/]" if check.passed else "[red]fail[/]"
-        table.add_row(check.name, str(check.limit), value, mark)
+        table.add_row(
+            check.name, _figure(check.limit), _figure(check.value), mark, check.source or ""
+        )
     console.print(table)
+
+
+def _figure(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "-".join("?" if end is None else _figure(end) for end in value)
+    if value is None:
+        return "-"
+    return value if isinstance(value, str) else f"{value:,}"
 
 
 def _print_report(report: Any) -> None:

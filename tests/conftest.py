@@ -20,24 +20,27 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 def small_model(tmp_path: Path) -> Callable[..., Path]:
     """Writes YAML and random weights of a small model; returns the YAML's path."""
 
-    def make(name: str = "small", weights: bool = True, **changes: Any) -> Path:
+    def make(name: str = "small", weights: bool = True, seed: int = 1, **changes: Any) -> Path:
         content = yaml.safe_load((MODELS / "salt_p4_n16.yaml").read_text())
         small = {"particles": 6, "partitions": 2, "width": 4, "heads": 2, "feed_forward": 4}
         path = tmp_path / f"{name}.yaml"
         path.write_text(yaml.safe_dump({**content, **small, **changes}))
         if weights:
-            save_random_weights(path)
+            save_random_weights(path, seed)
         return path
 
     return make
 
 
-def save_random_weights(path: Path) -> None:
+def save_random_weights(path: Path, seed: int) -> None:
+    import tensorflow as tf
+
     from salt_hls.config import ModelConfig, load_yaml
     from salt_hls.models import build_model
 
+    tf.keras.utils.set_random_seed(seed)
     model = build_model(load_yaml(path, ModelConfig), quantized=True)
-    rng = np.random.default_rng(1)
+    rng = np.random.default_rng(seed)
     for weight in model.weights:
         weight.assign(weight + rng.normal(0, 0.2, weight.shape))
     model.save_weights(path.with_name(f"{path.stem}.weights.h5"))

@@ -29,8 +29,10 @@ from salt_hls.firmware.compare import adversarial_inputs, compare, first_differe
 from salt_hls.fixed import FixedType
 from salt_hls.jets.dataset import JetSet
 from salt_hls.layers.dynamic_tanh.arithmetic import DynamicTanh
+from salt_hls.reports.budget import load_budget
 
 Make = Callable[..., Path]
+BUDGET = load_budget("template")
 
 
 def quiet(text: str, done: int, total: int) -> None:
@@ -64,7 +66,7 @@ def test_both_backends_are_exact_and_reproducible(small_model: Make, tmp_path: P
     path = small_model()
     written = []
     for backend, folder in (("Vitis", "a"), ("Vitis", "b"), ("Vivado", "c")):
-        report = build_firmware(str(path), backend, tmp_path / folder, 1, quiet)  # type: ignore[arg-type]
+        report = build_firmware(str(path), backend, tmp_path / folder, BUDGET, 1, quiet)  # type: ignore[arg-type]
         assert first_difference(report.bit_accuracy) is None
         assert {r.pair for r in report.bit_accuracy} == {"keras/csim", "golden/csim"}
         assert all(r.events == 300 + 157 for r in report.bit_accuracy)
@@ -111,7 +113,7 @@ def test_a_changed_bit_is_named(
 ) -> None:
     """One table entry, one LSB, in one of the three: the layer is named, the good build stays."""
     path = small_model()
-    build_firmware(str(path), "Vitis", tmp_path / "build", 1, quiet)
+    build_firmware(str(path), "Vitis", tmp_path / "build", BUDGET, 1, quiet)
     before = files(tmp_path / "build" / "small")
     if broken == "keras":
         load = build_module.load_tagger
@@ -133,7 +135,9 @@ def test_a_changed_bit_is_named(
     elif broken == "golden":
         call = DynamicTanh.__call__
         monkeypatch.setattr(
-            DynamicTanh, "__call__", lambda self, x: call(self, x) + self.output_type.lsb * (x > 1)
+            DynamicTanh,
+            "__call__",
+            lambda self, x, *rest: call(self, x, *rest) + self.output_type.lsb * (x > 1),
         )
     else:
         write = build_module.write_project
@@ -146,7 +150,7 @@ def test_a_changed_bit_is_named(
             return folder
 
         monkeypatch.setattr(build_module, "write_project", write_changed)
-    report = build_firmware(str(path), "Vitis", tmp_path / "build", 1, quiet)
+    report = build_firmware(str(path), "Vitis", tmp_path / "build", BUDGET, 1, quiet)
     difference = first_difference(report.bit_accuracy)
     assert difference is not None and "block1_tanh" in difference and "LSB" in difference
     pairs = {r.pair for r in report.bit_accuracy if r.mismatches}
@@ -284,7 +288,7 @@ def test_bad_models(kind: str, small_model: Make, tmp_path: Path) -> None:
     good.parent.mkdir(parents=True)
     good.write_text("good")
     with pytest.raises(UserError) as error:
-        build_firmware(str(path), "Vitis", tmp_path / "build", 1, quiet)
+        build_firmware(str(path), "Vitis", tmp_path / "build", BUDGET, 1, quiet)
     assert says in str(error.value) and "\n" not in str(error.value)
     assert files(tmp_path / "build") == {f"{path.stem}/report.json": b"good"}
 
@@ -294,7 +298,7 @@ def test_saved_keras_model(small_model: Make, tmp_path: Path) -> None:
     for suffix in ("keras", "h5"):
         path = tmp_path / f"mine_{suffix}.{suffix}"
         tagger.quantized.save(path)
-        report = build_firmware(str(path), "Vitis", tmp_path / "build", 1, quiet)
+        report = build_firmware(str(path), "Vitis", tmp_path / "build", BUDGET, 1, quiet)
         assert first_difference(report.bit_accuracy) is None
         assert report.n_particles == 6
 
@@ -317,7 +321,7 @@ def test_leftovers_of_a_killed_run_are_removed(small_model: Make, tmp_path: Path
     (stale / "half").write_text("")
     (tmp_path / "build" / "small").mkdir()
     (tmp_path / "build" / "small" / "half").write_text("")
-    build_firmware(str(small_model()), "Vitis", tmp_path / "build", 1, quiet)
+    build_firmware(str(small_model()), "Vitis", tmp_path / "build", BUDGET, 1, quiet)
     assert sorted(p.name for p in (tmp_path / "build").iterdir()) == ["small"]
     assert not (tmp_path / "build" / "small" / "half").exists()
 
@@ -352,10 +356,11 @@ def test_interrupted(kill: signal.Signals, small_model: Make, tmp_path: Path) ->
 def test_headers_are_cpp11(header: Path, tmp_path: Path) -> None:
     source = tmp_path / "main.cpp"
     source.write_text(f'#include "ap_fixed.h"\n#include "{header}"\nint main() {{}}\n')
-    types = Path(hls4ml.__file__).parent / "templates" / "vivado" / "ap_types"
+    theirs = Path(hls4ml.__file__).parent / "templates" / "vivado"
     subprocess.run(
         ["g++", "-std=c++0x", "-pedantic-errors", "-Wall", "-Wno-unknown-pragmas", "-Werror",
-         "-fsyntax-only", f"-isystem{types}", source],
+         "-fsyntax-only", f"-isystem{theirs / 'ap_types'}", f"-isystem{theirs / 'nnet_utils'}",
+         source],
         check=True,
     )  # fmt: skip
     text = header.read_text()

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -21,20 +21,28 @@ from sklearn.metrics import roc_curve
 
 import salt_hls
 from salt_hls.config import MODELS, ModelConfig, find_model, load_yaml
+from salt_hls.digest import digest, graph_digest
 from salt_hls.errors import UserError
-from salt_hls.firmware.compare import adversarial_inputs, compare_all
-from salt_hls.firmware.convert import Backend, convert, top_name, write_project
+from salt_hls.firmware.compare import adversarial_inputs, compare_all, first_difference
+from salt_hls.firmware.convert import Backend, convert, tensors, top_name, write_project
 from salt_hls.firmware.csim import Csim, compile_csim
 from salt_hls.jets.dataset import CLASSES, JetSet
 from salt_hls.jets.ordering import prepare
 from salt_hls.models import build_model, load_keras_model, load_weights, snap_weights
-from salt_hls.reports.html import write_html
+from salt_hls.reports.budget import Budget
+from salt_hls.reports.folder import EARLIER, JSON, archive, publish
 from salt_hls.reports.model import Physics, Report, RocCurve, Scores
 from salt_hls.training.metrics import Metrics, evaluate, scores
+from salt_hls.vendor.testbench import write_testbench
 
 SAMPLE = MODELS / "sample.h5"
 PACKAGES = ("hls4ml", "qkeras", "tensorflow-cpu", "numpy")
 ROC_POINTS = 60
+TESTBENCH_JETS = 200
+"""Sample jets in the vendor's testbench, in front of the adversarial inputs."""
+
+PROJECT, RTL, MANIFEST, SIMULATED = "firmware", "rtl", "manifest.json", "csim/simulated.npz"
+"""Files and folders of a build."""
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, and how much of it is done of how much."""
@@ -90,24 +98,28 @@ def load_tagger(reference: str) -> Tagger:
     return Tagger(path.stem, config, quantized, float_model, tuple(files))
 
 
+def graph_of(tagger: Tagger, folder: Path, backend: Backend) -> Any:
+    """The tagger's hls4ml graph, to be written to `folder`."""
+    target = tagger.config.firmware
+    container = tagger.config.inputs.container
+    return convert(
+        tagger.quantized,
+        container,
+        tagger.name,
+        folder,
+        backend,
+        target.part,
+        target.clock_ns,
+        target.io_type,
+        target.particles_per_clock,
+    )
+
+
 def write_and_compile(tagger: Tagger, folder: Path, backend: Backend) -> Project:
     """Writes the HLS project to `folder`/firmware, compiles its C-simulation in `folder`/csim."""
-    graph = convert(
-        tagger.quantized,
-        tagger.config.inputs.container,
-        tagger.name,
-        folder / "firmware",
-        backend,
-        tagger.config.firmware.part,
-        tagger.config.firmware.clock_ns,
-    )
+    graph = graph_of(tagger, folder / PROJECT, backend)
     project = write_project(graph)
-    shapes = {
-        node.name: tuple(int(n) for n in node.get_output_variable().shape)
-        for node in graph.get_layers()
-        if node.class_name != "Input"
-    }
-    csim = compile_csim(project, top_name(tagger.name), shapes, folder / "csim")
+    csim = compile_csim(project, top_name(tagger.name), tensors(graph), folder / "csim")
     return Project(project, graph, csim)
 
 
@@ -119,12 +131,18 @@ def sample_inputs(tagger: Tagger) -> tuple[NDArray[np.float32], NDArray[np.int8]
 
 
 def build_firmware(
-    reference: str, backend: Backend, build: Path, workers: int, progress: Progress
+    reference: str,
+    backend: Backend,
+    build: Path,
+    budget: Budget,
+    workers: int,
+    progress: Progress,
 ) -> Report:
     """Builds and checks the firmware of a model; returns the report written with it.
 
-    On success `build`/<name> holds firmware/, csim/, manifest.json, report.json and report.html. A
-    failed run leaves what was there; when bits differ, the new folder is `build`/<name>.failed.
+    On success `build`/<name> holds firmware/, csim/, manifest.json, report.json, report.html and
+    history/. Firmware that is the same as before keeps its RTL and its hardware figures. A failed
+    run leaves what was there; when bits differ, the new folder is `build`/<name>.failed.
     """
     progress("load model", 0, 1)
     tagger = load_tagger(reference)
@@ -148,10 +166,17 @@ def build_firmware(
             tagger.quantized, project.graph, project.csim, everything, workers, compared
         )
         progress("report", 0, 1)
+        np.savez(folder / SIMULATED, inputs=everything, outputs=outputs)
+        chosen = [*range(min(TESTBENCH_JETS, len(inputs))), *range(len(inputs), len(everything))]
+        write_testbench(
+            project.graph, project.folder, [everything[chosen].astype(float)], [outputs[chosen]]
+        )
+        _write_manifest(folder, tagger, backend, project.graph)
+        same = _manifest(folder)["firmware"] == _manifest(target).get("firmware")
         report = Report(
             model=tagger.name,
             backend=backend,
-            io_type="io_parallel",
+            io_type=tagger.config.firmware.io_type,
             part=tagger.config.firmware.part,
             clock_ns=tagger.config.firmware.clock_ns,
             n_particles=tagger.config.particles,
@@ -161,12 +186,68 @@ def build_firmware(
             bit_accuracy=records,
             physics=_physics(tagger, inputs, labels, outputs[: len(inputs)]),
         )
-        report.write(folder / "report.json")
-        write_html(report, folder / "report.html", _history(target))
-        _write_manifest(folder, tagger, backend)
-        passed = all(r.mismatches == 0 for r in records)
-        _replace(folder, target if passed else target.with_name(f"{tagger.name}.failed"))
+        if same:
+            old = Report.read(target / JSON)
+            pairs = {record.pair for record in records}
+            report.bit_accuracy += [r for r in old.bit_accuracy if r.pair not in pairs]
+            report.synthesis = old.synthesis
+        else:
+            archive(target, folder)
+        publish(report, folder, budget)
+        passed = first_difference(records) is None
+        _replace(
+            folder,
+            target if passed else target.with_name(f"{tagger.name}.failed"),
+            keep=(RTL, EARLIER) if same else (),
+        )
     return report
+
+
+@dataclass(frozen=True)
+class Checked:
+    """Firmware that has passed its checks, in its build folder.
+
+    inputs (events, N, features) and outputs (events, classes): what C-simulation was given and
+    gave, as grid floats.
+    """
+
+    folder: Path
+    tagger: Tagger
+    graph: Any
+    inputs: NDArray[np.float32]
+    outputs: NDArray[np.float64]
+
+
+def checked_firmware(
+    reference: str,
+    backend: Backend | None,
+    build: Path,
+    budget: Budget,
+    workers: int,
+    progress: Progress,
+) -> Checked:
+    """The firmware of a model as it was built and checked; built now where anything has changed.
+
+    backend: of the HLS project; `None` takes whichever was built. Raises `UserError` when bits
+    differ.
+    """
+    progress("load model", 0, 1)
+    tagger = load_tagger(reference)
+    folder = build / tagger.name
+    manifest = _manifest(folder)
+    backend = backend or manifest.get("backend", "Vitis")
+    graph = graph_of(tagger, folder / PROJECT, backend)
+    if manifest.get("key") != _key(tagger, graph, backend):
+        report = build_firmware(reference, backend, build, budget, workers, progress)
+        require_exact(report, build)
+    simulated = np.load(folder / SIMULATED)
+    return Checked(folder, tagger, graph, simulated["inputs"], simulated["outputs"])
+
+
+def require_exact(report: Report, build: Path) -> None:
+    """Raises `UserError` naming the first layer whose bits differ."""
+    if difference := first_difference(report.bit_accuracy):
+        raise UserError(f"{difference}; see {build / report.model}.failed/report.html")
 
 
 def versions() -> dict[str, str]:
@@ -226,19 +307,13 @@ def _roc(label: str, model: Any, score: NDArray[np.float64], truth: NDArray[np.b
     )
 
 
-def _history(target: Path) -> list[tuple[str, Report]]:
-    try:
-        return [("previous build", Report.read(target / "report.json"))]
-    except UserError:
-        return []
-
-
-def _write_manifest(folder: Path, tagger: Tagger, backend: Backend) -> None:
+def _write_manifest(folder: Path, tagger: Tagger, backend: Backend, graph: Any) -> None:
     """Hashes of what went in and of every firmware file that came out."""
-    project = folder / "firmware"
+    project = folder / PROJECT
     manifest = {
         "model": tagger.name,
         "backend": backend,
+        "key": _key(tagger, graph, backend),
         "versions": versions(),
         "inputs": {p.name: sha256(p) for p in (*tagger.files, SAMPLE)},
         "firmware": {
@@ -247,7 +322,20 @@ def _write_manifest(folder: Path, tagger: Tagger, backend: Backend) -> None:
             if p.is_file()
         },
     }
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a build; empty when there is none."""
+    try:
+        return dict(json.loads((folder / MANIFEST).read_text()))
+    except (OSError, ValueError):
+        return {}
+
+
+def _key(tagger: Tagger, graph: Any, backend: Backend) -> str:
+    """Digest of all that firmware and its report depend on."""
+    return digest(graph_digest(graph), backend, [*tagger.files, SAMPLE], versions())
 
 
 def sha256(path: Path) -> str:
@@ -286,11 +374,14 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def _replace(folder: Path, target: Path) -> None:
-    """Puts `folder` where `target` was, in two renames."""
+def _replace(folder: Path, target: Path, keep: Sequence[str]) -> None:
+    """Puts `folder` where `target` was, in two renames; what is in `keep` stays there."""
     old = target.with_name(f".{target.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if target.exists():
         target.rename(old)
     folder.rename(target)
+    for name in keep:
+        if (old / name).exists():
+            (old / name).rename(target / name)
     shutil.rmtree(old, ignore_errors=True)

@@ -7,11 +7,11 @@ import re
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple
 
-import yaml
-from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, RootModel, model_validator
 
+from salt_hls.config import load_yaml
 from salt_hls.errors import UserError
 from salt_hls.reports.model import (
     RESOURCES,
@@ -22,7 +22,6 @@ from salt_hls.reports.model import (
     Stage,
     Strict,
     SynthesisRecord,
-    first_fault,
     latency_ns,
 )
 
@@ -30,7 +29,6 @@ SYNTH = Path(__file__).resolve().parents[2] / "synth"
 STAGES: tuple[Stage, ...] = ("route", "vsynth", "csynth", "rtl-synth", "estimate")
 """From the most to the least trustworthy source of a figure."""
 
-M = TypeVar("M", bound=Strict)
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -47,10 +45,11 @@ class Shares(Strict):
 class Budget(Strict):
     """Room for one tagger: clock and latency in ns, II in clock cycles, shares of a device.
 
-    A limit that is null is not judged. `copies` instances must fit into the shares together.
+    name: that of its file. A limit that is null is not judged. `copies` instances must fit into
+    the shares together.
     """
 
-    name: str
+    name: str = ""
     part: str
     clock_ns: PositiveFloat | None = None
     latency_ns: PositiveFloat | None = None
@@ -75,6 +74,10 @@ class Part(Strict):
     slr: Resources | None = None
 
 
+class Parts(RootModel[dict[str, Part]]):
+    """The content of parts.yaml."""
+
+
 def load_budget(name: str | Path, folder: Path = SYNTH / "budgets") -> Budget:
     """The budget `name` of `folder`, or the YAML file at path `name`."""
     path = Path(name)
@@ -83,7 +86,7 @@ def load_budget(name: str | Path, folder: Path = SYNTH / "budgets") -> Budget:
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml"))) or "none"
         raise UserError(f"no budget '{name}'; known: {known}; or give the path of a YAML file")
-    budget = _validate(Budget, {"name": path.stem, **_mapping(path)}, path)
+    budget = load_yaml(path, Budget).model_copy(update={"name": path.stem})
     for resource, share in budget.share:
         if share is not None and getattr(_room(budget, path), resource) is None:
             raise UserError(f"{path}: share.{resource}: parts.yaml does not say how many there are")
@@ -93,10 +96,7 @@ def load_budget(name: str | Path, folder: Path = SYNTH / "budgets") -> Budget:
 @cache
 def load_parts(path: Path = SYNTH / "parts.yaml") -> dict[str, Part]:
     """Devices of parts.yaml, by device name without package and speed grade."""
-    return {
-        str(name): _validate(Part, entry, path, f"{name}.")
-        for name, entry in _mapping(path).items()
-    }
+    return load_yaml(path, Parts).root
 
 
 class Best(NamedTuple):
@@ -265,27 +265,3 @@ def device_of(part: str) -> str:
     """The device of parts.yaml that `part` (with package and speed or not) is; else `part`."""
     known = [name for name in load_parts() if _spell(part).startswith(_spell(name))]
     return max(known, key=len, default=part)
-
-
-def _mapping(path: Path) -> dict[str, Any]:
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" at line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "not YAML"
-        raise UserError(f"{path}: YAML error{line}: {problem}; mend that line") from None
-    if not isinstance(data, dict):
-        raise UserError(f"{path}: must be a mapping of keys to values; start from template.yaml")
-    return data
-
-
-def _validate(model: type[M], data: object, path: Path, prefix: str = "") -> M:
-    try:
-        return model.model_validate(data)
-    except ValidationError as error:
-        fault = first_fault(error, prefix)
-        keys = ", ".join(model.model_fields)
-        raise UserError(f"{path}: {fault}; mend it (keys: {keys})") from None

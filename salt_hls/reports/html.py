@@ -45,6 +45,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b58900", "#56b4e9")  # 
 DASHES = {"csim": "", "quantized": "7 4", "float": "1.5 4"}
 HISTORY = 5  # earlier reports shown
 PARTS = 48  # pipeline parts shown
+STAGES_AS_BARS = 24  # of a pipeline with more, a profile is shown
 
 
 def write_html(report: Report, path: Path, history: Sequence[tuple[str, Report]] = ()) -> None:
@@ -258,6 +259,34 @@ def _pipeline(records: Sequence[SynthesisRecord]) -> dict[str, Any] | None:
         "placed": placed,
         "length": length,
         "hidden": len(timed) - len(rows),
+        "profile": _profile(record) if placed and len(timed) > STAGES_AS_BARS else None,
+    }
+
+
+def _profile(record: SynthesisRecord) -> dict[str, Any]:
+    """LUTs of each clock cycle as columns; the colour says how deep the logic is."""
+    stages = [module for module in record.modules if module.start_cycle is not None]
+    most = max((module.lut or 0 for module in stages), default=0) or 1
+    deepest = max((module.levels or 0 for module in stages), default=0)
+    length = max((module.start_cycle or 0) for module in stages) + 1
+    step = WIDTH / length
+    return {
+        "columns": [
+            {
+                "x": f"{step * (module.start_cycle or 0):.1f}",
+                "width": f"{0.8 * step:.2f}",
+                "height": f"{HEIGHT / 2 * (module.lut or 0) / most:.1f}",
+                "strength": f"{(module.levels or 0) / deepest if deepest else 1:.2f}",
+                "text": f"{module.name}: {_figure(module.lut)} LUT"
+                + (f", {_figure(module.levels, 'levels')}" if module.levels is not None else ""),
+            }
+            for module in stages
+        ],
+        "width": WIDTH,
+        "height": HEIGHT // 2,
+        "most": _figure(most),
+        "deepest": deepest,
+        "length": length,
     }
 
 

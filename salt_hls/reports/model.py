@@ -22,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from salt_hls.config import first_fault
 from salt_hls.errors import UserError
 
 Stage = Literal["estimate", "rtl-synth", "csynth", "vsynth", "route"]
@@ -292,18 +293,6 @@ class Report(Strict):
             raise UserError(
                 f"{path}: {first_fault(error)}; write it again with this version of salt-hls"
             ) from None
-
-
-def first_fault(error: ValidationError, prefix: str = "") -> str:
-    """The first fault of a validation, in one line: key (below `prefix`), rule, value got."""
-    fault = error.errors(include_url=False)[0]
-    key = (prefix + ".".join(str(step) for step in fault["loc"])).rstrip(".") or "document"
-    if fault["type"] == "extra_forbidden":
-        return f"unknown key '{key}'"
-    text = fault["msg"].replace("\n", " ")
-    if fault["type"] in ("missing", "json_invalid"):
-        return f"{key}: {text}"
-    return f"{key}: {text}, got {str(fault['input'])[:60]!r}"
 
 
 def write_text(path: Path, text: str) -> None:

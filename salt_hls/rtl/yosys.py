@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from salt_hls.digest import digest
 from salt_hls.errors import UserError
 from salt_hls.processes import TimedOut, run
 from salt_hls.reports.model import Module, SynthesisRecord
-from salt_hls.rtl.digest import digest
 from salt_hls.rtl.project import Progress, RtlProject, silent
 
 LEVEL_NS = 0.35
@@ -81,34 +81,26 @@ class Synthesis:
             f"{need:.2f} ns of {project.clock_ns:g} ns"
             + ("." if need <= project.clock_ns else ": timing is at risk."),
         ]
-        return SynthesisRecord(
+        parts = [
+            Module(
+                name=stage.module,
+                lut=stage.lut,
+                dsp=stage.dsp,
+                bram18=stage.bram18,
+                carry=(stage.carry4 + 1) // 2,
+                levels=stage.levels,
+            )
+            for stage in self.stages
+        ]
+        return project.record(
+            parts,
             source="yosys",
             stage="rtl-synth",
-            tool="yosys",
             version=version("pyosys"),
-            top=project.top,
-            part=project.part,
-            clock_ns=project.clock_ns,
-            lut=sum(stage.lut for stage in self.stages),
-            ff=project.input_ff + sum(stage.ff for stage in project.stages),
-            dsp=sum(stage.dsp for stage in self.stages),
-            bram18=sum(stage.bram18 for stage in self.stages),
-            uram=0,
             latency_cycles=latency_cycles,
             ii_cycles=ii_cycles,
-            modules=[
-                Module(
-                    name=figures.module,
-                    start_cycle=k + 1,
-                    latency_cycles=1,
-                    ii_cycles=1,
-                    lut=figures.lut,
-                    ff=stage.ff,
-                    dsp=figures.dsp,
-                    bram18=figures.bram18,
-                )
-                for k, (figures, stage) in enumerate(zip(self.stages, project.stages, strict=True))
-            ],
+            carry=self.carry8,
+            levels=self.deepest.levels,
             notes=notes,
         )
 
@@ -129,6 +121,7 @@ def synthesize(
     """
     if importlib.util.find_spec("pyosys") is None:
         raise UserError("yosys: not installed; run `pip install pyosys==0.70`")
+    cache = cache.resolve()
     cache.mkdir(parents=True, exist_ok=True)
     found: dict[str, StageFigures] = {}
     # The largest stages first: the last to end should not be a long one.

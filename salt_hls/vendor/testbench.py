@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from salt_hls.errors import UserError
 from salt_hls.fixed import FixedType
 from salt_hls.layers.hls_ops import fixed_type_of
+from salt_hls.layers.schedule import token_size, transfers
 
 INPUTS, GOLDEN = "tb_data/tb_inputs.dat", "tb_data/tb_golden.dat"
 VERDICTS = {"csim": "csim_verdict.txt", "cosim": "cosim_verdict.txt"}
@@ -156,14 +157,15 @@ def _transfer(variable: Any, function: str) -> list[str]:
             f"for (unsigned i = 0; i < {size}; i++)",
             f"    {function}<{type_name}, {width}>({name}[i]);",
         ]
-    per_token = int(variable.shape[-1])
-    token = f"{type_name} token"
+    per_token = token_size(variable)
+    # The last transfer of several particles may be partly filled: the rest of it is don't-care.
+    inside = "" if size % per_token == 0 else f"if (t * {per_token} + i < {size}) "
     each = [
         f"    for (unsigned i = 0; i < {per_token}; i++)",
-        f"        {function}<{type_name}::value_type, {width}>(token[i]);",
+        f"        {inside}{function}<{type_name}::value_type, {width}>(token[i]);",
     ]
     if function == "give":
-        inner = [f"    {token};", *each, f"    {name}.write(token);"]
+        inner = [f"    {type_name} token = {type_name}();", *each, f"    {name}.write(token);"]
     else:
-        inner = [f"    {token} = {name}.read();", *each]
-    return [f"for (unsigned t = 0; t < {size // per_token}; t++) {{", *inner, "}"]
+        inner = [f"    {type_name} token = {name}.read();", *each]
+    return [f"for (unsigned t = 0; t < {transfers(variable)}; t++) {{", *inner, "}"]

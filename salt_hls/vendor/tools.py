@@ -76,7 +76,7 @@ def run_hls(
         chosen = tuple(step for step in STEPS if step in chosen or step == "csynth")
     program = find_tool(tool)
     if "vsynth" in chosen:
-        _find_vivado("step vsynth")
+        find_vivado("step vsynth")
     command = _command(project, tool, program, chosen)
     log = project / f"{program.name}.log"
     _forget(project, chosen)
@@ -110,7 +110,7 @@ def run_vivado(
     progress: Callable[[str], None] = lambda _: None,
 ) -> VendorRun:
     """Synthesizes, places and routes a generated RTL project; reports go to its output folder."""
-    program = _find_vivado("TOOL=vivado on an RTL project")
+    program = find_vivado("TOOL=vivado on an RTL project")
     log = project / "vivado.log"
     command = [str(program), "-mode", "batch", "-nojournal", "-source", "build_vivado_prj.tcl"]
     command += ["-log", "vivado_tool.log"]
@@ -135,7 +135,8 @@ def run_vivado(
     return VendorRun("vivado", ("vsynth",), log, time.monotonic() - at)
 
 
-def _find_vivado(purpose: str) -> Path:
+def find_vivado(purpose: str) -> Path:
+    """Vivado on PATH; `UserError` names the purpose it is missing for."""
     path = shutil.which("vivado")
     if path is None:
         raise UserError(f"{purpose}: vivado is not on PATH; source its settings64.sh")

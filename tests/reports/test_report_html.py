@@ -184,6 +184,18 @@ def test_pipeline_bars_stand_where_the_stages_do() -> None:
     assert "parts overlap" in text(render_html(design(modules=loose)))
 
 
+def test_a_long_pipeline_is_a_profile() -> None:
+    stages = [
+        Module(name=f"s{k}", start_cycle=k + 1, latency_cycles=1, lut=10 * k, levels=k % 5)
+        for k in range(40)
+    ]
+    page = render_html(design(modules=stages))
+    heights = [float(h) for h in re.findall(r'class="column".*? height="([\d.]+)"', page)]
+    assert len(heights) == 40 and heights[0] == 0 and max(heights) == heights[39] == 170
+    assert "390 LUT at most" in page
+    assert "<title>s39: 390 LUT, 4\u00a0levels</title>" in page
+
+
 def test_history_marks_regressions_between_like_stages() -> None:
     now = design(lut=200_000, ff=2)
     history = [("old", design(lut=210_000)), ("last", design(lut=190_000))]

@@ -117,7 +117,7 @@ def test_a_failed_write_leaves_the_old_file(
         ("", "Invalid JSON"),
         ('{"schema": 1', "Invalid JSON"),
         ('{"schema": 2, "model": "m"}', "schema"),
-        ('{"schema": 1}', "model: Field required"),
+        ('{"schema": 1}', "the key 'model' is missing"),
         ('{"model": "m", "extra": 0}', "unknown key 'extra'"),
         ('{"model": "m", "synthesis": [{"source": "s", "stage": "maybe"}]}', "synthesis.0.stage"),
         ('{"model": "m", "clock_ns": NaN}', "clock_ns"),

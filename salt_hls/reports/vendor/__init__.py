@@ -15,8 +15,9 @@ from xml.etree import ElementTree
 
 from pydantic import ValidationError
 
+from salt_hls.config import first_fault
 from salt_hls.errors import UserError
-from salt_hls.reports.model import SynthesisRecord, first_fault
+from salt_hls.reports.model import SynthesisRecord
 from salt_hls.reports.vendor import csynth, simulation, vivado
 from salt_hls.reports.vendor.text import Unreadable, open_report, read_lines
 

@@ -1,0 +1,135 @@
+"""`make rtl` and `make synth TOOL=yosys`: RTL of checked firmware, simulated and synthesized."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from salt_hls.errors import UserError
+from salt_hls.firmware.build import RTL, Checked
+from salt_hls.firmware.compare import compare, first_difference
+from salt_hls.firmware.replay import output_type
+from salt_hls.reports.budget import Budget
+from salt_hls.reports.folder import JSON, PAGE, publish
+from salt_hls.reports.model import BitAccuracy, Report, SynthesisRecord
+from salt_hls.rtl.project import MANIFEST, Multipliers, RtlProject, generate
+from salt_hls.rtl.verilator import Simulation, simulate
+from salt_hls.rtl.yosys import TIMEOUT_S, synthesize
+
+PAIR = "csim/rtl"
+SOURCES = ("alkaid", "verilator", "yosys")
+"""Sources of the figures made here, as the report names them."""
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the RTL is made. clock_ns: `None` is that of the model."""
+
+    clock_ns: float | None = None
+    multipliers: Multipliers = "lut"
+
+
+def write_rtl(firmware: Checked, options: Options, progress: Progress) -> RtlProject:
+    """Pipelined Verilog of the firmware in its build folder, with a Vivado project.
+
+    Figures of another RTL leave the firmware's report.
+    """
+    config, folder = firmware.tagger.config, firmware.folder / RTL
+    before = RtlProject.load(folder).key if (folder / MANIFEST).exists() else None
+    project = generate(
+        firmware.graph,
+        folder,
+        clock_ns=options.clock_ns or config.firmware.clock_ns,
+        part=config.firmware.part,
+        multipliers=options.multipliers,
+        feature_types=[feature.type for feature in config.inputs.features],
+        progress=progress,
+    )
+    if project.key != before:
+        report = Report.read(firmware.folder / JSON)
+        report.synthesis = [r for r in report.synthesis if r.source not in SOURCES]
+        report.bit_accuracy = [r for r in report.bit_accuracy if r.pair != PAIR]
+        report.write(firmware.folder / JSON)
+    return project
+
+
+def estimate(firmware: Checked, options: Options, budget: Budget, progress: Progress) -> Report:
+    """The figures known without simulation or synthesis, into the firmware's report."""
+    project = write_rtl(firmware, options, progress)
+    return _add(firmware, budget, [project.estimate()])
+
+
+def build_rtl(
+    firmware: Checked,
+    options: Options,
+    budget: Budget,
+    cache: Path,
+    workers: int,
+    progress: Progress,
+) -> tuple[RtlProject, Simulation, Report]:
+    """Writes the RTL, sends every checked event through it back to back, compares every bit.
+
+    cache: folder for compiled simulators. Latency and II in the report are observed. Raises
+    `UserError`, after the report is written, when the RTL differs from C-simulation.
+    """
+    project = write_rtl(firmware, options, progress)
+    simulation = simulate(project, firmware.inputs, cache, jobs=workers, progress=progress)
+    *_, last = firmware.graph.get_layers()
+    got = simulation.outputs.reshape(firmware.outputs.shape)
+    bits = compare(PAIR, last.name, firmware.outputs, got, output_type(last))
+    observed = SynthesisRecord(
+        source="verilator",
+        stage="rtl-synth",
+        kind="cosim",
+        tool="verilator",
+        version=version("verilator"),
+        top=project.top,
+        part=project.part,
+        clock_ns=project.clock_ns,
+        latency_cycles=simulation.latency_cycles,
+        ii_cycles=simulation.ii_cycles,
+        status="Fail" if bits.mismatches else "Pass",
+        notes=[f"{bits.events:,} events back to back, one every clock."],
+    )
+    report = _add(firmware, budget, [project.estimate(), observed], [bits])
+    if difference := first_difference([bits]):
+        raise UserError(f"{difference}; see {firmware.folder / PAGE}")
+    return project, simulation, report
+
+
+def synthesize_rtl(
+    firmware: Checked,
+    options: Options,
+    budget: Budget,
+    cache: Path,
+    workers: int,
+    progress: Progress,
+    timeout_s: float | None = None,
+) -> Report:
+    """`build_rtl`, then Yosys on every stage; timeout_s is for one stage."""
+    project, seen, _ = build_rtl(firmware, options, budget, cache, workers, progress)
+    figures = synthesize(
+        project, cache, jobs=workers, timeout_s=timeout_s or TIMEOUT_S, progress=progress
+    )
+    record = figures.record(seen.latency_cycles, seen.ii_cycles)
+    return _add(firmware, budget, [record])
+
+
+def _add(
+    firmware: Checked,
+    budget: Budget,
+    records: Sequence[SynthesisRecord],
+    bits: Sequence[BitAccuracy] = (),
+) -> Report:
+    """The firmware's report with these figures, judged and written."""
+    report = Report.read(firmware.folder / JSON)
+    new = {record.source for record in records}
+    report.synthesis = [r for r in report.synthesis if r.source not in new] + [*records]
+    if bits:
+        report.bit_accuracy = [r for r in report.bit_accuracy if r.pair != PAIR] + [*bits]
+    publish(report, firmware.folder, budget)
+    return report

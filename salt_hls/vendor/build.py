@@ -1,0 +1,78 @@
+"""`make synth TOOL=vitis|vivado`: the vendor's tools on checked firmware, their reports read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple, cast, get_args
+
+from salt_hls.errors import UserError
+from salt_hls.firmware.build import PROJECT, RTL, Checked
+from salt_hls.reports.budget import Budget
+from salt_hls.reports.folder import JSON, publish
+from salt_hls.reports.model import Report, SynthesisRecord
+from salt_hls.reports.vendor import scan_reports
+from salt_hls.rtl.build import Options, write_rtl
+from salt_hls.vendor.tools import Step, Tool, find_tool, find_vivado, run_hls, run_vivado
+
+ROUTE = "route"
+"""The step that implements the RTL of `make rtl` with Vivado; the others are of the HLS project."""
+
+
+class Plan(NamedTuple):
+    """What to run: steps of the HLS project, and whether to implement the RTL."""
+
+    tool: Tool
+    steps: tuple[Step, ...]
+    route: bool
+
+
+def plan(tool: Tool, steps: str) -> Plan:
+    """Steps as a user lists them, with commas; `UserError` for unknown ones and missing tools."""
+    names = [name.strip() for name in steps.split(",") if name.strip()]
+    known = (*get_args(Step), ROUTE)
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        raise UserError(f"STEPS={steps}: must be some of {', '.join(known)}, with commas between")
+    chosen = cast(tuple[Step, ...], tuple(name for name in names if name != ROUTE))
+    if chosen:
+        find_tool(tool)
+    if ROUTE in names:
+        find_vivado(f"step {ROUTE}")
+    return Plan(tool, chosen, ROUTE in names)
+
+
+def synthesize_hls(
+    firmware: Checked,
+    plan: Plan,
+    options: Options,
+    budget: Budget,
+    progress: Callable[[str], None],
+    timeout_s: float | None = None,
+) -> Report:
+    """Runs the plan on the firmware in its build folder; its reports join the firmware's.
+
+    Raises `UserError` when a step fails, takes longer than timeout_s, or leaves a damaged report.
+    """
+    folders = []
+    if plan.steps:
+        project = firmware.folder / PROJECT
+        run_hls(project, plan.tool, plan.steps, timeout_s=timeout_s, progress=progress)
+        folders.append(project)
+    if plan.route:
+        project = write_rtl(firmware, options, progress).folder
+        run_vivado(project, timeout_s=timeout_s, progress=progress)
+        folders.append(firmware.folder / RTL)
+    records = [record for folder in folders for record in _read(folder)]
+    report = Report.read(firmware.folder / JSON)
+    new = {record.source for record in records}
+    report.synthesis = [r for r in report.synthesis if r.source not in new] + records
+    publish(report, firmware.folder, budget)
+    return report
+
+
+def _read(folder: Path) -> Sequence[SynthesisRecord]:
+    scan = scan_reports(folder)
+    if scan.problems:
+        raise UserError(scan.problems[0])
+    return [r.model_copy(update={"source": f"{folder.name}/{r.source}"}) for r in scan.records]
