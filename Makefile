@@ -13,7 +13,7 @@ READY := $(VENV)/.ready
 # Of the RTL: the model's own clock unless CLOCK_NS is given.
 HARDWARE := --budget '$(BUDGET)' $(if $(CLOCK_NS),--clock-ns '$(CLOCK_NS)') $(if $(MULTIPLIERS),--multipliers '$(MULTIPLIERS)')
 
-.PHONY: firmware rtl synth test data train diagnose golden bench report lint clean
+.PHONY: firmware rtl synth test data train results diagnose golden bench report lint clean
 
 firmware: $(READY)
 	@$(RUN) firmware '$(MODEL)' --backend '$(BACKEND)' --budget '$(BUDGET)'
@@ -32,6 +32,9 @@ data golden: $(READY)
 
 train diagnose: $(READY)
 	@$(RUN) $@ '$(MODEL)' $(if $(DATA),--data '$(DATA)')
+
+results: $(READY)
+	@$(RUN) results $(ROWS)
 
 bench: $(READY)
 	@$(RUN) $@ '$(MODEL)'

@@ -25,7 +25,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from salt_hls.config import find_model
+from salt_hls.config import ROOT, find_model
 from salt_hls.errors import UserError
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -320,6 +320,39 @@ def bench(model: Model = "salt_p4", build: Build = Path("build")) -> None:
     for key, value in result.items():
         console.print(f"{key}: {value}")
     console.print(f"written to {path}")
+
+
+@app.command()
+def results(
+    rows: Annotated[
+        list[str] | None, typer.Argument(help="Rows of the study, all if none.")
+    ] = None,
+    study: Annotated[
+        Path, typer.Option(help="YAML that declares the rows; the results stand beside it.")
+    ] = ROOT / "docs" / "results" / "ablations.yaml",
+    render: Annotated[bool, typer.Option(help="Train nothing, renew tables and plots.")] = False,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Trainings at a time, a core each; all cores if none.")
+    ] = None,
+    data: Annotated[
+        Path, typer.Option(help="Folder of train.h5, validation.h5 and test.h5 of `make data`.")
+    ] = Path("data"),
+    build: Build = Path("build"),
+) -> None:
+    """Trains rivals and ablations that have no result yet; renews their tables and plots."""
+    from salt_hls.training.ablations.study import Results, load_study
+
+    declared, found = load_study(study), Results(study)
+    runs = declared.runs(rows or [])
+    from salt_hls.training.ablations.render import render as write
+
+    if not render:
+        from salt_hls.training.ablations.run import run_missing
+
+        with progress_bar() as update:
+            run_missing(found, runs, data, build / "results", jobs or cores(), update)
+    written = write(declared, found, study.parent.with_suffix(".md"))
+    console.print(f"renewed {', '.join(str(p) for p in written)}")
 
 
 @app.command()

@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from salt_hls.config import MODELS, Inputs, ModelConfig, load_yaml
+from salt_hls.config import MODELS, Inputs, ModelConfig, Order, load_yaml
 from salt_hls.errors import UserError
 from salt_hls.jets import generator
 from salt_hls.jets.dataset import CLASSES, JET_COLUMNS, JetSet
+from salt_hls.jets.declustering import clustering_sequence
 from salt_hls.jets.ordering import ORDERS, order_particles, prepare, select_particles
 
 SAMPLE = MODELS / "sample.h5"
@@ -28,7 +29,7 @@ jets_strategy = hnp.arrays(
 )
 
 
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("order", ["kt", "pt", "delta_r"])
 @given(jets=jets_strategy)
 def test_order_is_descending_and_padding_last(order: str, jets: np.ndarray) -> None:
     ordered = order_particles(jets, order)
@@ -52,8 +53,42 @@ def test_ties_keep_their_order() -> None:
 
 
 def test_unknown_order() -> None:
-    with pytest.raises(UserError, match="lund"):
-        order_particles(np.zeros((1, 2, 3), np.float32), "lund")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="random"):
+        order_particles(np.zeros((1, 2, 3), np.float32), "random")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_order_does_not_depend_on_how_jets_are_stored(order: Order) -> None:
+    jets = JetSet.read(SAMPLE, slice(0, 300)).constituents[:, :32]
+    jets = jets[[len(np.unique(j[j[:, 0] > 0, 0])) == np.sum(j[:, 0] > 0) for j in jets]]
+    assert len(jets) > 200  # without equal pT, whose order may stay
+    jets[0] = 0  # a jet without particles
+    ordered = order_particles(jets, order)
+    rng = np.random.default_rng(1)
+    mixed = jets[:, rng.permutation(32)][::-1]
+    assert np.array_equal(order_particles(mixed, order)[::-1], ordered)
+    real = ordered[..., 0] > 0
+    assert not np.any(np.diff(real.astype(int), axis=1) > 0), "a particle follows padding"
+    assert sorted(map(tuple, ordered[1])) == sorted(map(tuple, jets[1]))
+
+
+def test_shuffled_order_ignores_momenta() -> None:
+    """Each place has particles of every rank in pT, and each jet its own order."""
+    jets = JetSet.read(SAMPLE, slice(0, 2000)).constituents[:, :20]
+    pt = order_particles(jets[np.all(jets[..., 0] > 0, axis=1)], "shuffled")[..., 0]
+    ranks = np.argsort(np.argsort(-pt, axis=1), axis=1)
+    assert ranks.mean(axis=0) == pytest.approx([9.5] * 20, abs=0.6)
+    assert ranks.std(axis=0) == pytest.approx([5.77] * 20, abs=0.3)
+    assert len(np.unique(ranks, axis=0)) == len(ranks)
+
+
+def test_clustering_sequence_by_hand() -> None:
+    """Two prongs of two particles, and one soft particle at a wide angle."""
+    names = {"wide": (2, 0.7, 0.1), "a": (50, 0.2, 0), "b": (10, 0.25, 0), "c": (30, -0.2, 0)}
+    jet = np.array([[*names.values(), (20, -0.2, 0.02), (0, 0, 0)]], np.float32)
+    # Undone: wide | rest; (c d) | (a b), which holds the hardest; d | c; b | a.
+    assert clustering_sequence(jet).tolist() == [[0, 4, 3, 2, 1, 6]]
+    assert order_particles(jet, "lund")[0, :, 0].tolist() == [2, 20, 30, 10, 50, 0]
 
 
 def test_selection_takes_the_hardest_and_pads() -> None:

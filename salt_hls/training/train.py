@@ -79,7 +79,7 @@ def train(
     quantized = build_model(config, quantized=True)
 
     fit = partial(
-        _fit,
+        fit_stages,
         inputs=training.inputs,
         targets=probabilities(training.labels, config.classes),
         validation=validation,
@@ -95,7 +95,7 @@ def train(
     return float_model, quantized
 
 
-def _fit(
+def fit_stages(
     model: tf.keras.Model,
     stage: str,
     phases: tuple[Phase, ...],

@@ -1,0 +1,237 @@
+"""Trains the runs of a study, several processes of one thread each at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import signal
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from salt_hls.errors import UserError
+from salt_hls.jets.dataset import CLASSES, JetSet
+from salt_hls.models import build_model, snap_weights
+from salt_hls.training.ablations.pairwise import build_biased_model
+from salt_hls.training.ablations.study import Record, Results, Run, Settings, locked
+from salt_hls.training.metrics import evaluate, scores
+from salt_hls.training.train import (
+    Progress,
+    Report,
+    Samples,
+    fit_stages,
+    freeze_first_layer,
+    predict,
+    probabilities,
+    weight_bounds,
+)
+
+BLOCK = 20_000
+"""Jets prepared at a time: bounds memory."""
+
+SPLITS = ("train", "validation", "test")
+
+
+def run_missing(
+    results: Results,
+    runs: Sequence[Run],
+    data: Path,
+    work: Path,
+    jobs: int,
+    update: Callable[[str, int, int], None],
+) -> int:
+    """Trains the runs that have no result yet, in order, `jobs` at a time; returns how many.
+
+    data: folder of train.h5, validation.h5, test.h5. work: keeps the state of what is interrupted
+    and the weights of finished trainings. update(description, done, total) counts runs. Raises
+    `UserError` for missing jets, and what a run raises.
+    """
+    if not runs:
+        return 0
+    settings = runs[0].settings
+    jets = fingerprint(data, settings.training_jets, settings.validation_jets)
+    missing = results.missing(runs, jets)
+    context = multiprocessing.get_context("spawn")
+    messages, stop = context.SimpleQueue(), context.Event()
+    pool = ProcessPoolExecutor(jobs, context, _start, (messages, stop))
+    done = len(runs) - len(missing)
+    update("start", done, len(runs))
+    try:
+        pending = {pool.submit(_run, results, run, data, work, jets) for run in missing}
+        while pending:
+            finished, pending = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
+            for future in finished:
+                future.result()
+                done += 1
+            text = ""
+            while not messages.empty():
+                text = messages.get()
+            if text or finished:
+                update(text, done, len(runs))
+    except BaseException:
+        stop.set()
+        pool.shutdown(cancel_futures=True)
+        raise
+    pool.shutdown()
+    return len(missing)
+
+
+_messages: Any = None
+_stop: Any = None
+
+
+def _start(messages: Any, stop: Any) -> None:
+    global _messages, _stop
+    _messages, _stop = messages, stop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent alone answers Ctrl-C
+    tf.get_logger().setLevel("ERROR")  # it warns of the new functions of every run
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+
+
+def _run(results: Results, run: Run, data: Path, work: Path, jets: str) -> None:
+    """One run, in a worker process."""
+
+    def report(step: Progress) -> None:
+        if _stop.is_set():
+            raise UserError("interrupted")
+        if step.step == 1:
+            so_far = "" if step.accuracy is None else f", accuracy {step.accuracy:.4f}"
+            _messages.put(f"{run.name} {step.stage} {step.phase}.{step.epoch}{so_far}")
+
+    record, correct = train_run(run, data, work, jets, report)
+    results.add(record, correct)
+
+
+def train_run(
+    run: Run, data: Path, work: Path, jets: str, report: Report
+) -> tuple[Record, NDArray[np.bool_]]:
+    """Trains one run, continuing where it was interrupted; its result, and which test jets it
+    classified correctly (test jets,).
+
+    The seed fixes the initial weights and the order of the training jets.
+    """
+    start = time.process_time()
+    settings, seed = run.settings, run.settings.training.seed
+    training = read_samples(data, "train", settings, settings.training_jets)
+    order = np.random.default_rng(seed).permutation(len(training.labels))
+    training = Samples(training.inputs[order], training.labels[order])
+    validation = read_samples(data, "validation", settings, settings.validation_jets)
+    model = _trained(settings, training, validation, work, report)
+    test = read_samples(data, "test", settings)
+    logits = predict(model, test.inputs)
+    metrics = evaluate(logits, test.labels, CLASSES)
+    record = Record(
+        row=run.row,
+        seed=run.seed,
+        settings=settings.dump(),
+        key=settings.key,
+        jets=jets,
+        test_jets=len(test.labels),
+        accuracy=metrics.accuracy,
+        auc=metrics.auc,
+        parameters=model.count_params(),
+        cpu_seconds=round(time.process_time() - start),
+    )
+    return record, scores(logits).argmax(axis=-1) == test.labels
+
+
+def _trained(
+    settings: Settings, training: Samples, validation: Samples, work: Path, report: Report
+) -> tf.keras.Model:
+    """The model after its float and, with widths, its quantized training."""
+    config, protocol = settings.model, settings.training
+    tf.keras.backend.clear_session()
+    tf.keras.utils.set_random_seed(protocol.seed)
+    build = build_biased_model if settings.pairwise_bias else partial(build_model, quantized=False)
+    model = build(config)
+    bounds = [(-float("inf"), float("inf"))] * len(model.trainable_variables)
+    if settings.bounded:
+        bounds = weight_bounds(build_model(config, quantized=True))
+    fit = partial(
+        fit_stages,
+        inputs=training.inputs,
+        targets=probabilities(training.labels, config.classes),
+        validation=validation,
+        report=report,
+    )
+    folder = work / settings.float_stage.key
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder):  # rows of several widths share it
+        fit(model, "float", protocol.float_phases, folder=folder, bounds=bounds)
+    if settings.widths is None or config.types is None:
+        return model
+    types = settings.widths.types(config.types)
+    quantized = build_model(config.model_copy(update={"types": types}), quantized=True)
+    quantized.set_weights(model.get_weights())
+    freeze_first_layer(quantized)
+    folder = work / settings.key
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        fit(
+            quantized,
+            "quantized",
+            protocol.quantized_phases,
+            folder=folder,
+            bounds=weight_bounds(quantized),
+        )
+    snap_weights(quantized)
+    return quantized
+
+
+def read_samples(data: Path, split: str, settings: Settings, jets: int | None = None) -> Samples:
+    """The first `jets` jets of a split (all if `None`) as the model sees them.
+
+    Noise is added to the measured angles of all particles, the same for every model and seed,
+    before they are ordered: kT and deltaR of a trigger come from the angles it measured.
+    """
+    parts: list[Samples] = []
+    first = 0
+    while jets is None or first < jets:
+        last = first + BLOCK if jets is None else min(first + BLOCK, jets)
+        block = JetSet.read(data / f"{split}.h5", slice(first, last))
+        if len(block) == 0:
+            break
+        if settings.noise:
+            rng = np.random.default_rng([SPLITS.index(split), first])
+            smear_angles(block.constituents, settings.noise, rng)
+        parts.append(Samples.of(block, settings.model))
+        first = last
+    return Samples(
+        np.concatenate([p.inputs for p in parts]), np.concatenate([p.labels for p in parts])
+    )
+
+
+def smear_angles(constituents: NDArray[np.float32], sigma: float, rng: np.random.Generator) -> None:
+    """Adds Gaussian noise of `sigma` [rad] to deta and dphi of the particles, in place."""
+    real = constituents[..., :1] > 0
+    noise = rng.normal(0, sigma, (*constituents.shape[:2], 2))
+    constituents[..., 1:] += np.where(real, noise, 0)
+
+
+def fingerprint(data: Path, training: int, validation: int) -> str:
+    """Hash of the jets of a study, by their labels and kinematics.
+
+    Raises `UserError` when a file is missing or holds too few jets.
+    """
+    state = hashlib.sha256()
+    for split, wanted in zip(SPLITS, (training, validation, 1), strict=True):
+        path = data / f"{split}.h5"
+        JetSet.read(path, slice(0, 1))  # its errors name what is wrong
+        with h5py.File(path, "r") as file:
+            rows = slice(0, wanted if split != "test" else None)
+            labels, jets = file["labels"][rows], file["jets"][rows]
+        if len(labels) < wanted:
+            raise UserError(
+                f"{path}: the study needs {wanted} jets, found {len(labels)}; run `make data`"
+            )
+        state.update(labels.tobytes() + jets.tobytes())
+    return state.hexdigest()[:16]
