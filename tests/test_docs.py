@@ -46,4 +46,6 @@ def test_tables_show_the_committed_reports(path: Path) -> None:
     assert rtl.events >= 2000
     assert all(r.mismatches == 0 for r in report.bit_accuracy)
     for page in PAGES:
-        assert row(report) in page.read_text().splitlines(), f"{page.name} should have {row(report)}"
+        assert row(report) in page.read_text().splitlines(), (
+            f"{page.name} should have {row(report)}"
+        )
