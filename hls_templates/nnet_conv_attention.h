@@ -3,8 +3,14 @@
 // e = Q( exp(C - max C) )   s = Q( sum e )   A = Q( e * Q(1 / s) )   per row, by two tables
 // o[n,h,:] = Q( sum_c A[h,n,c] * v[c,h,:] )
 // filter_height 0 means no convolution: C = S.
+// On streams, four loops: collect the keys, collect the values, logits of the queries, and the rest on
+// a window of logits that slides over the particles. The queries of a jet wait for its keys.
 #ifndef NNET_CONV_ATTENTION_H_
 #define NNET_CONV_ATTENTION_H_
+
+#include "hls_stream.h"
+#include "nnet_common.h"
+#include "nnet_types.h"
 
 namespace nnet {
 
@@ -18,8 +24,12 @@ struct conv_attention_config {
     static const unsigned pad_left = 0;
     static const unsigned first_sum = 0;   // code of the least sum, at reciprocal_table[0]
     static const unsigned reciprocals = 1; // entries of reciprocal_table
-    typedef float dot_t;                   // exact q.k
-    typedef float scaled_t;                // the bits of dot_t, divided by 2^shift
+    static const unsigned keys_depth = 2;  // of the FIFOs between the loops
+    static const unsigned values_depth = 2;
+    static const unsigned early_depth = 2;
+    static const unsigned late_depth = 2;
+    typedef float dot_t;    // exact q.k
+    typedef float scaled_t; // the bits of dot_t, divided by 2^shift
     typedef float logits_t;
     typedef float conv_sum_t; // exact
     typedef float conv_t;
@@ -54,38 +64,55 @@ Keys:
     }
 }
 
-// One row of the convolution over the logits (N, p) of one head.
-template <typename CONFIG_T>
-void conv_attention_convolve(typename CONFIG_T::logits_t logits[CONFIG_T::n_particles][CONFIG_T::n_partitions],
-                             unsigned n,
-                             typename CONFIG_T::kernel_t kernel[CONFIG_T::filter_height * CONFIG_T::n_partitions],
-                             typename CONFIG_T::conv_t row[CONFIG_T::n_partitions]) {
+// The convolution of one row: `window` holds the rows that the filter covers, zeros outside the jet.
+// Decided when the template is made, so that a model without convolution needs no kernel.
+template <unsigned height> struct conv_attention_filter {
+    static const unsigned window = height;
+
+    template <typename CONFIG_T>
+    static void row(typename CONFIG_T::logits_t window[height][CONFIG_T::n_partitions],
+                    const typename CONFIG_T::kernel_t *kernel, typename CONFIG_T::conv_t row[CONFIG_T::n_partitions]) {
 #pragma HLS INLINE
-Columns:
-    for (int c = 0; c < int(CONFIG_T::n_partitions); c++) {
+    Columns:
+        for (int c = 0; c < int(CONFIG_T::n_partitions); c++) {
 #pragma HLS UNROLL
-        typename CONFIG_T::conv_sum_t sum = 0;
-    FilterRows:
-        for (int a = 0; a < int(CONFIG_T::filter_height); a++) {
+            typename CONFIG_T::conv_sum_t sum = 0;
+        FilterRows:
+            for (int a = 0; a < int(height); a++) {
 #pragma HLS UNROLL
-        FilterColumns:
-            for (int j = 0; j < int(CONFIG_T::n_partitions); j++) {
+            FilterColumns:
+                for (int j = 0; j < int(CONFIG_T::n_partitions); j++) {
 #pragma HLS UNROLL
-                const int i_n = int(n) + a - int(CONFIG_T::pad_up);
-                const int i_c = c + j - int(CONFIG_T::pad_left);
-                if (i_n >= 0 && i_n < int(CONFIG_T::n_particles) && i_c >= 0 && i_c < int(CONFIG_T::n_partitions))
-                    sum += kernel[a * CONFIG_T::n_partitions + j] * logits[i_n][i_c];
+                    const int i_c = c + j - int(CONFIG_T::pad_left);
+                    if (i_c >= 0 && i_c < int(CONFIG_T::n_partitions))
+                        sum += kernel[a * CONFIG_T::n_partitions + j] * window[a][i_c];
+                }
             }
+            row[c] = sum;
         }
-        row[c] = sum;
     }
-}
+};
+
+template <> struct conv_attention_filter<0> {
+    static const unsigned window = 1;
+
+    template <typename CONFIG_T>
+    static void row(typename CONFIG_T::logits_t window[1][CONFIG_T::n_partitions], const typename CONFIG_T::kernel_t *,
+                    typename CONFIG_T::conv_t row[CONFIG_T::n_partitions]) {
+#pragma HLS INLINE
+    Copy:
+        for (unsigned c = 0; c < CONFIG_T::n_partitions; c++) {
+#pragma HLS UNROLL
+            row[c] = window[0][c];
+        }
+    }
+};
 
 // Softmax of one row.
 template <typename CONFIG_T>
 void conv_attention_softmax(typename CONFIG_T::conv_t row[CONFIG_T::n_partitions],
-                            typename CONFIG_T::exp_t exp_table[1 << CONFIG_T::difference_t::width],
-                            typename CONFIG_T::reciprocal_t reciprocal_table[CONFIG_T::reciprocals],
+                            const typename CONFIG_T::exp_t exp_table[1 << CONFIG_T::difference_t::width],
+                            const typename CONFIG_T::reciprocal_t reciprocal_table[CONFIG_T::reciprocals],
                             typename CONFIG_T::attention_t attention[CONFIG_T::n_partitions]) {
 #pragma HLS INLINE
     typename CONFIG_T::conv_t largest = row[0];
@@ -135,29 +162,23 @@ Columns:
     }
 }
 
-// The convolution where the model has one, else a copy: decided when the template is made, so that
-// a model without convolution needs no kernel.
-template <unsigned height> struct conv_attention_filter {
-    template <typename CONFIG_T>
-    static void row(typename CONFIG_T::logits_t logits[CONFIG_T::n_particles][CONFIG_T::n_partitions], unsigned n,
-                    typename CONFIG_T::kernel_t *kernel, typename CONFIG_T::conv_t row[CONFIG_T::n_partitions]) {
+// One particle in one head, from the logits around it to its context.
+template <class value_T, class res_T, typename CONFIG_T>
+void conv_attention_particle(
+    typename CONFIG_T::logits_t window[conv_attention_filter<CONFIG_T::filter_height>::window][CONFIG_T::n_partitions],
+    const value_T *value, unsigned head, res_T *res,
+    const typename CONFIG_T::exp_t exp_table[1 << CONFIG_T::difference_t::width],
+    const typename CONFIG_T::reciprocal_t reciprocal_table[CONFIG_T::reciprocals],
+    const typename CONFIG_T::kernel_t *kernel) {
 #pragma HLS INLINE
-        conv_attention_convolve<CONFIG_T>(logits, n, kernel, row);
-    }
-};
-
-template <> struct conv_attention_filter<0> {
-    template <typename CONFIG_T>
-    static void row(typename CONFIG_T::logits_t logits[CONFIG_T::n_particles][CONFIG_T::n_partitions], unsigned n,
-                    typename CONFIG_T::kernel_t *, typename CONFIG_T::conv_t row[CONFIG_T::n_partitions]) {
-#pragma HLS INLINE
-    Copy:
-        for (unsigned c = 0; c < CONFIG_T::n_partitions; c++) {
-#pragma HLS UNROLL
-            row[c] = logits[n][c];
-        }
-    }
-};
+    typename CONFIG_T::conv_t row[CONFIG_T::n_partitions];
+#pragma HLS ARRAY_PARTITION variable = row complete
+    typename CONFIG_T::attention_t attention[CONFIG_T::n_partitions];
+#pragma HLS ARRAY_PARTITION variable = attention complete
+    conv_attention_filter<CONFIG_T::filter_height>::template row<CONFIG_T>(window, kernel, row);
+    conv_attention_softmax<CONFIG_T>(row, exp_table, reciprocal_table, attention);
+    conv_attention_context<value_T, res_T, CONFIG_T>(attention, value, head, res);
+}
 
 template <class query_T, class key_T, class value_T, class res_T, typename CONFIG_T>
 void conv_attention(query_T query[CONFIG_T::n_particles * CONFIG_T::n_heads * CONFIG_T::depth],
@@ -170,33 +191,230 @@ void conv_attention(query_T query[CONFIG_T::n_particles * CONFIG_T::n_heads * CO
     static_assert(CONFIG_T::n_particles > 0 && CONFIG_T::n_partitions > 0, "attention needs queries and keys");
     static_assert(int(CONFIG_T::scaled_t::width) == int(CONFIG_T::dot_t::width),
                   "the shift moves the point, not the bits");
+    const unsigned height = conv_attention_filter<CONFIG_T::filter_height>::window;
 #pragma HLS PIPELINE II = 1
 #pragma HLS ARRAY_PARTITION variable = exp_table complete
 #pragma HLS ARRAY_PARTITION variable = reciprocal_table complete
 Heads:
     for (unsigned h = 0; h < CONFIG_T::n_heads; h++) {
 #pragma HLS UNROLL
-        typename CONFIG_T::logits_t logits[CONFIG_T::n_particles][CONFIG_T::n_partitions];
+        // The jet between the zeros above and below it.
+        typename CONFIG_T::logits_t logits[CONFIG_T::n_particles + height - 1][CONFIG_T::n_partitions];
 #pragma HLS ARRAY_PARTITION variable = logits complete dim = 0
     Logits:
         for (unsigned n = 0; n < CONFIG_T::n_particles; n++) {
 #pragma HLS UNROLL
             conv_attention_logits<query_T, key_T, CONFIG_T>(query + n * CONFIG_T::n_heads * CONFIG_T::depth, key, h,
-                                                            logits[n]);
+                                                            logits[n + CONFIG_T::pad_up]);
         }
-    Rows:
+    Padding:
+        for (unsigned n = 0; n < height - 1; n++) {
+#pragma HLS UNROLL
+            for (unsigned c = 0; c < CONFIG_T::n_partitions; c++) {
+#pragma HLS UNROLL
+                logits[n < CONFIG_T::pad_up ? n : n + CONFIG_T::n_particles][c] = 0;
+            }
+        }
+    Particles:
         for (unsigned n = 0; n < CONFIG_T::n_particles; n++) {
 #pragma HLS UNROLL
-            typename CONFIG_T::conv_t row[CONFIG_T::n_partitions];
-#pragma HLS ARRAY_PARTITION variable = row complete
-            typename CONFIG_T::attention_t attention[CONFIG_T::n_partitions];
-#pragma HLS ARRAY_PARTITION variable = attention complete
-            conv_attention_filter<CONFIG_T::filter_height>::template row<CONFIG_T>(logits, n, kernel, row);
-            conv_attention_softmax<CONFIG_T>(row, exp_table, reciprocal_table, attention);
-            conv_attention_context<value_T, res_T, CONFIG_T>(attention, value, h,
-                                                             res + n * CONFIG_T::n_heads * CONFIG_T::depth);
+            conv_attention_particle<value_T, res_T, CONFIG_T>(logits + n, value, h,
+                                                              res + n * CONFIG_T::n_heads * CONFIG_T::depth, exp_table,
+                                                              reciprocal_table, kernel);
         }
     }
+}
+
+// Streams: sizes in lanes (particles of a transfer) and transfers.
+template <class query_T, typename CONFIG_T> struct conv_attention_stream {
+    static const unsigned columns = CONFIG_T::n_heads * CONFIG_T::depth;
+    static const unsigned lanes = query_T::size / columns;
+    static const unsigned transfers = DIV_ROUNDUP(CONFIG_T::n_particles, lanes);
+    static const unsigned height = conv_attention_filter<CONFIG_T::filter_height>::window;
+    // So many transfers beyond its own the filter of a transfer looks ahead.
+    static const unsigned ahead = DIV_ROUNDUP(height - 1 - CONFIG_T::pad_up, lanes);
+    // They travel together: then the window is full at the first step and every step emits.
+    static const unsigned early = MIN(ahead, transfers);
+    static const unsigned logits = lanes * CONFIG_T::n_heads * CONFIG_T::n_partitions; // of a transfer
+    static const unsigned kernel = height * CONFIG_T::n_partitions;
+    typedef array<typename CONFIG_T::logits_t, logits> late_t;
+    typedef array<typename CONFIG_T::logits_t, (early > 0 ? early : 1) * logits> early_t;
+};
+
+template <class data_T, class rows_T>
+void conv_attention_collect(hls::stream<data_T> &data, hls::stream<rows_T> &rows) {
+    const unsigned transfers = DIV_ROUNDUP(rows_T::size, data_T::size);
+    rows_T y;
+    PRAGMA_DATA_PACK(y)
+Transfers:
+    for (unsigned t = 0; t < transfers; t++) {
+#pragma HLS PIPELINE II = 1
+        data_T x = data.read();
+    Values:
+        for (unsigned i = 0; i < rows_T::size; i++) {
+#pragma HLS UNROLL
+            if (i / data_T::size == t)
+                y[i] = x[i % data_T::size];
+        }
+        if (t == transfers - 1)
+            rows.write(y);
+    }
+}
+
+template <class query_T, class keys_T, class early_T, class late_T, typename CONFIG_T>
+void conv_attention_stream_logits(hls::stream<query_T> &query, hls::stream<keys_T> &key, hls::stream<early_T> &early,
+                                  hls::stream<late_T> &late) {
+    typedef conv_attention_stream<query_T, CONFIG_T> sizes;
+    keys_T keys;
+    early_T first;
+    PRAGMA_DATA_PACK(first)
+Transfers:
+    for (unsigned t = 0; t < sizes::transfers; t++) {
+#pragma HLS PIPELINE II = 1
+        if (t == 0)
+            keys = key.read();
+        query_T x = query.read();
+        late_T y;
+        PRAGMA_DATA_PACK(y)
+    Lanes:
+        for (unsigned u = 0; u < sizes::lanes; u++) {
+#pragma HLS UNROLL
+        Heads:
+            for (unsigned h = 0; h < CONFIG_T::n_heads; h++) {
+#pragma HLS UNROLL
+                typename CONFIG_T::logits_t logits[CONFIG_T::n_partitions];
+#pragma HLS ARRAY_PARTITION variable = logits complete
+                conv_attention_logits<typename query_T::value_type, typename keys_T::value_type, CONFIG_T>(
+                    x.data + u * sizes::columns, keys.data, h, logits);
+            Columns:
+                for (unsigned c = 0; c < CONFIG_T::n_partitions; c++) {
+#pragma HLS UNROLL
+                    if (t * sizes::lanes + u >= CONFIG_T::n_particles)
+                        logits[c] = 0;
+                    y[(u * CONFIG_T::n_heads + h) * CONFIG_T::n_partitions + c] = logits[c];
+                }
+            }
+        }
+    Early:
+        for (unsigned i = 0; i < early_T::size; i++) {
+#pragma HLS UNROLL
+            if (i / late_T::size == t)
+                first[i] = y[i % late_T::size];
+        }
+        if (t + 1 == sizes::early)
+            early.write(first);
+        if (t >= sizes::early)
+            late.write(y);
+    }
+}
+
+template <class query_T, class values_T, class res_T, class early_T, class late_T, typename CONFIG_T>
+void conv_attention_stream_context(
+    hls::stream<early_T> &early, hls::stream<late_T> &late, hls::stream<values_T> &value, hls::stream<res_T> &res,
+    const typename CONFIG_T::exp_t exp_table[1 << CONFIG_T::difference_t::width],
+    const typename CONFIG_T::reciprocal_t reciprocal_table[CONFIG_T::reciprocals],
+    const typename CONFIG_T::kernel_t kernel[conv_attention_stream<query_T, CONFIG_T>::kernel]) {
+    typedef conv_attention_stream<query_T, CONFIG_T> sizes;
+    // Row w of the window is particle t * lanes - pad_up + w.
+    const unsigned rows = CONFIG_T::pad_up + (sizes::ahead + 1) * sizes::lanes;
+    typename CONFIG_T::logits_t window[CONFIG_T::n_heads][rows][CONFIG_T::n_partitions];
+#pragma HLS ARRAY_PARTITION variable = window complete dim = 0
+#pragma HLS ARRAY_PARTITION variable = exp_table complete
+#pragma HLS ARRAY_PARTITION variable = reciprocal_table complete
+    values_T values;
+    early_T first;
+    late_T last;
+Transfers:
+    for (unsigned t = 0; t < sizes::transfers; t++) {
+#pragma HLS PIPELINE II = 1
+        if (t == 0) {
+            values = value.read();
+            if (sizes::early > 0)
+                first = early.read();
+        }
+        if (t + sizes::ahead < sizes::transfers)
+            last = late.read();
+    Heads:
+        for (unsigned h = 0; h < CONFIG_T::n_heads; h++) {
+#pragma HLS UNROLL
+        Slide:
+            for (unsigned w = 0; w < rows; w++) {
+#pragma HLS UNROLL
+                // Where row w stands in `first` and in `last`, if it is there.
+                const unsigned i_first = w - CONFIG_T::pad_up, i_last = w + sizes::lanes - rows;
+            Columns:
+                for (unsigned c = 0; c < CONFIG_T::n_partitions; c++) {
+#pragma HLS UNROLL
+                    typename CONFIG_T::logits_t x = 0;
+                    if (w + sizes::lanes >= rows) {
+                        if (t + sizes::ahead < sizes::transfers)
+                            x = last[(i_last * CONFIG_T::n_heads + h) * CONFIG_T::n_partitions + c];
+                    } else if (t > 0) {
+                        x = window[h][w + sizes::lanes][c];
+                    } else if (w >= CONFIG_T::pad_up && i_first < sizes::early * sizes::lanes) {
+                        x = first[(i_first * CONFIG_T::n_heads + h) * CONFIG_T::n_partitions + c];
+                    }
+                    window[h][w][c] = x;
+                }
+            }
+        }
+        res_T y;
+        PRAGMA_DATA_PACK(y)
+    Lanes:
+        for (unsigned u = 0; u < sizes::lanes; u++) {
+#pragma HLS UNROLL
+        Contexts:
+            for (unsigned h = 0; h < CONFIG_T::n_heads; h++) {
+#pragma HLS UNROLL
+                conv_attention_particle<typename values_T::value_type, typename res_T::value_type, CONFIG_T>(
+                    window[h] + u, values.data, h, y.data + u * sizes::columns, exp_table, reciprocal_table, kernel);
+            }
+        }
+        res.write(y);
+    }
+}
+
+template <class query_T, class key_T, class value_T, class res_T, typename CONFIG_T>
+void conv_attention(hls::stream<query_T> &query, hls::stream<key_T> &key, hls::stream<value_T> &value,
+                    hls::stream<res_T> &res,
+                    const typename CONFIG_T::exp_t exp_table[1 << CONFIG_T::difference_t::width],
+                    const typename CONFIG_T::reciprocal_t reciprocal_table[CONFIG_T::reciprocals],
+                    const typename CONFIG_T::kernel_t kernel[conv_attention_stream<query_T, CONFIG_T>::kernel]) {
+    typedef conv_attention_stream<query_T, CONFIG_T> sizes;
+    static_assert(res_T::size == query_T::size, "a transfer out for each transfer of queries");
+    static_assert(int(CONFIG_T::scaled_t::width) == int(CONFIG_T::dot_t::width),
+                  "the shift moves the point, not the bits");
+#pragma HLS DATAFLOW
+    typedef array<typename key_T::value_type, CONFIG_T::n_partitions * sizes::columns> keys_T;
+    typedef array<typename value_T::value_type, CONFIG_T::n_partitions * sizes::columns> values_T;
+    typedef typename sizes::early_t early_T;
+    typedef typename sizes::late_t late_T;
+    const unsigned keys_depth = CONFIG_T::keys_depth, values_depth = CONFIG_T::values_depth;
+    const unsigned early_depth = CONFIG_T::early_depth, late_depth = CONFIG_T::late_depth;
+    hls::stream<keys_T> keys("keys");
+#pragma HLS STREAM variable = keys depth = keys_depth
+    hls::stream<values_T> values("values");
+#pragma HLS STREAM variable = values depth = values_depth
+    hls::stream<early_T> early("early");
+#pragma HLS STREAM variable = early depth = early_depth
+    hls::stream<late_T> late("late");
+#pragma HLS STREAM variable = late depth = late_depth
+    conv_attention_collect<key_T, keys_T>(key, keys);
+    conv_attention_collect<value_T, values_T>(value, values);
+    conv_attention_stream_logits<query_T, keys_T, early_T, late_T, CONFIG_T>(query, keys, early, late);
+    conv_attention_stream_context<query_T, values_T, res_T, early_T, late_T, CONFIG_T>(
+        early, late, values, res, exp_table, reciprocal_table, kernel);
+}
+
+template <class query_T, class key_T, class value_T, class res_T, typename CONFIG_T>
+void conv_attention(hls::stream<query_T> &query, hls::stream<key_T> &key, hls::stream<value_T> &value,
+                    hls::stream<res_T> &res,
+                    const typename CONFIG_T::exp_t exp_table[1 << CONFIG_T::difference_t::width],
+                    const typename CONFIG_T::reciprocal_t reciprocal_table[CONFIG_T::reciprocals]) {
+    static_assert(CONFIG_T::filter_height == 0, "a convolution needs its kernel");
+#pragma HLS INLINE
+    const typename CONFIG_T::kernel_t none[conv_attention_stream<query_T, CONFIG_T>::kernel] = {0};
+    conv_attention<query_T, key_T, value_T, res_T, CONFIG_T>(query, key, value, res, exp_table, reciprocal_table, none);
 }
 
 } // namespace nnet

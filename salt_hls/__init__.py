@@ -14,6 +14,14 @@ def register() -> None:
     register_hls()
 
 
+def stream(graph: Any, particles_per_clock: int = 1) -> None:
+    """Prepares a graph that hls4ml has converted with io_type "io_stream"; then write it."""
+    from salt_hls.firmware import streams
+
+    streams.stream(graph, particles_per_clock)
+    streams.check(graph)
+
+
 def __getattr__(name: str) -> Any:
     # TensorFlow loads only when a float model is imported.
     if name == "import_sal_t4hep":

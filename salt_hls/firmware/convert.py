@@ -15,10 +15,13 @@ import tensorflow as tf
 
 from salt_hls import register
 from salt_hls.errors import UserError
+from salt_hls.firmware.csim import Layout
+from salt_hls.firmware.streams import check, stream
 from salt_hls.fixed import FixedType
 from salt_hls.layers.hls_ops import ArithmeticNode, fixed_type_of
 
 Backend = Literal["Vitis", "Vivado"]
+IoType = Literal["io_parallel", "io_stream"]
 
 EXACT_BITS = 24
 """float32 holds sums of this many bits (and a sign) exactly; Keras computes in float32."""
@@ -38,18 +41,23 @@ def convert(
     backend: Backend = "Vitis",
     part: str = "xcvu13p-flga2577-2-e",
     clock_ns: float = 2.5,
+    io_type: IoType = "io_parallel",
+    particles_per_clock: int = 1,
 ) -> Any:
-    """hls4ml's ModelGraph of a quantized Keras model, fully parallel with II 1.
+    """hls4ml's ModelGraph of a quantized Keras model.
 
-    Every QDense over particles is unrolled over them; accumulators are inferred exact. Raises
-    `UserError` for layers that cannot be built and for sums that float32 cannot hold exactly.
+    io_parallel: fully parallel with II 1, every QDense over particles unrolled over them.
+    io_stream: a dataflow of loops, `particles_per_clock` particles wide. Accumulators are inferred
+    exact. Raises `UserError` for layers that cannot be built and for sums that float32 cannot hold
+    exactly.
     """
     register()
     check_layers(model)
     with _quiet():
         config = hls4ml.utils.config_from_keras_model(model, granularity="name", backend=backend)
-        config["Model"]["PipelineStyle"] = "pipeline"
-        config["Model"]["PipelineInterval"] = 1
+        if io_type == "io_parallel":
+            config["Model"]["PipelineStyle"] = "pipeline"
+            config["Model"]["PipelineInterval"] = 1
         for layer in model.layers:
             settings = config["LayerName"].setdefault(layer.name, {})
             settings["Trace"] = True
@@ -65,7 +73,7 @@ def convert(
             model,
             hls_config=config,
             backend=backend,
-            io_type="io_parallel",
+            io_type=io_type,
             output_dir=str(folder),
             project_name=top_name(name),
             part=part,
@@ -74,6 +82,8 @@ def convert(
         )
     # Emits, outside synthesis, what records each layer's output in C-simulation.
     graph.config.trace_output = True
+    if io_type == "io_stream":
+        stream(graph, particles_per_clock)
     check_exact_in_float32(graph)
     return graph
 
@@ -118,8 +128,23 @@ def check_exact_in_float32(graph: Any) -> None:
                 )
 
 
+def tensors(graph: Any) -> dict[str, Layout]:
+    """The input and every traced layer's output, as C-simulation stores them."""
+    variables = {
+        node.name: node.get_output_variable()
+        for node in graph.get_layers()
+        if node.class_name == "Input" or node.get_attr("trace", False)
+    }
+    return {name: Layout(tuple(map(int, v.shape)), v.size()) for name, v in variables.items()}
+
+
 def write_project(graph: Any) -> Path:
-    """Writes the HLS project; the same graph gives the same bytes. Returns its folder."""
+    """Writes the HLS project; the same graph gives the same bytes. Returns its folder.
+
+    Streams are checked first: see `streams.check`.
+    """
+    if graph.config.get_config_value("IOType") == "io_stream":
+        check(graph)
     with _quiet():
         graph.write()
     folder = Path(graph.config.get_output_dir())

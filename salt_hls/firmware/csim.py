@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,22 +29,27 @@ PART = 250
 COMPILE_FLAGS = ("-std=c++11", "-O3", "-fPIC", "-shared", "-w")
 
 
+class Layout(NamedTuple):
+    """A tensor's shape and its values in memory: more where the last transfer is partly filled."""
+
+    shape: tuple[int, ...]
+    size: int
+
+
 @dataclass(frozen=True)
 class Csim:
     """A compiled project.
 
-    library: the shared object. top: name of the top function. shapes: output shape of every traced
-    layer, in graph order; the last one is the model's output.
+    library: the shared object. top: name of the top function. tensors: the input, then the output
+    of every traced layer in graph order; the last one is the model's output.
     """
 
     library: Path
     top: str
-    shapes: Mapping[str, tuple[int, ...]]
+    tensors: Mapping[str, Layout]
 
 
-def compile_csim(
-    project: Path, top: str, shapes: Mapping[str, tuple[int, ...]], folder: Path
-) -> Csim:
+def compile_csim(project: Path, top: str, tensors: Mapping[str, Layout], folder: Path) -> Csim:
     """Compiles the project of top function `top` to a shared object in `folder`.
 
     Raises `UserError` when there is no compiler or it fails; its messages are left in
@@ -69,7 +75,7 @@ def compile_csim(
         log.write_text(done.stderr)
         first = next((line for line in done.stderr.splitlines() if "error" in line), "no message")
         raise UserError(f"C-simulation does not compile: {first.strip()} (all messages: {log})")
-    return Csim(library, top, dict(shapes))
+    return Csim(library, top, dict(tensors))
 
 
 @contextmanager
@@ -123,26 +129,29 @@ def _run_part(
     pointer = np.ctypeslib.ndpointer(np.float64, flags="C_CONTIGUOUS")
     function = library[f"{csim.top}_double"]
     function.restype, function.argtypes = None, [pointer, pointer]
-    *_, output = csim.shapes
-    names = list(csim.shapes) if trace else [output]
-    results = {name: np.empty((len(inputs), *csim.shapes[name])) for name in names}
-    data = np.ascontiguousarray(inputs, np.float64)
-    scratch = np.empty(csim.shapes[output])
-    traced = (_Trace * len(csim.shapes))()
+    given, *layers = csim.tensors
+    output = layers[-1]
+    results = {
+        name: np.empty((len(inputs), *csim.tensors[name].shape))
+        for name in (layers if trace else [output])
+    }
+    data = np.zeros((len(inputs), csim.tensors[given].size))
+    data[:, : inputs[0].size] = inputs.reshape(len(inputs), -1)
+    scratch = np.empty(csim.tensors[output].size)
+    traced = (_Trace * len(layers))()
     if trace:
         library.allocate_trace_storage(ctypes.c_size_t(8))
     for event in range(len(data)):
         function(data[event], scratch)
         if not trace:
-            results[output][event] = scratch
+            results[output][event].flat[:] = scratch[: results[output][event].size]
             continue
         library.collect_trace_output(traced)
         for row in traced:
             name = row.name.decode()
-            shape = csim.shapes[name]
-            size = int(np.prod(shape))
+            size = csim.tensors[name].size
             values = ctypes.cast(row.data, ctypes.POINTER(ctypes.c_double * size)).contents
-            results[name][event] = np.ctypeslib.as_array(values).reshape(shape)
+            results[name][event].flat[:] = values[: results[name][event].size]
     if trace:
         library.free_trace_storage()
     return results

@@ -14,9 +14,10 @@ KERAS_CLASSES = tuple(stem.title().replace("_", "") for stem in STEMS)
 
 def register_hls() -> None:
     """Registers every layer with hls4ml and its Keras class with Keras."""
-    from salt_hls.layers.hls_ops import quantize_dense_weights
+    from salt_hls.layers.hls_ops import TEMPLATES, quantize_dense_weights, register_header
 
     quantize_dense_weights()
+    register_header(TEMPLATES / "nnet_tokens.h")
     for stem in STEMS:
         import_module(f"salt_hls.layers.{stem}.keras")
         import_module(f"salt_hls.layers.{stem}.hls").register()

@@ -7,7 +7,7 @@ from the node.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from salt_hls.errors import UserError
 from salt_hls.fixed import FixedType, Table
+from salt_hls.layers.schedule import Process, each_step
 
 BACKENDS = ("Vivado", "Vitis")
 TEMPLATES = Path(__file__).resolve().parents[2] / "hls_templates"
@@ -66,6 +67,8 @@ class ArithmeticNode(Layer):  # type: ignore[misc]
 
     stem: ClassVar[str]
     _expected_attributes: ClassVar[list[Attribute]] = [Attribute("arithmetic", value_type=object)]
+    depths: Mapping[str, int] = {}
+    """Depths of the FIFOs between the layer's own processes, by channel."""
 
     def constants(self) -> dict[str, tuple[NDArray[np.float64], FixedType]]:
         """Weights and tables passed to the C++ function, by parameter name, in order."""
@@ -78,6 +81,14 @@ class ArithmeticNode(Layer):  # type: ignore[misc]
     def output_shape(self) -> list[int]:
         """Shape of the output, without the batch axis."""
         raise NotImplementedError
+
+    def processes(self) -> list[Process]:
+        """The loops of the layer under io_stream; by default one, transfer by transfer."""
+        return [each_step(self)]
+
+    def output_lanes(self, input_lanes: int) -> int:
+        """Rows in a transfer of the output, from those of the first input."""
+        return input_lanes
 
     def input_type(self, position: int = 0) -> FixedType:
         """Type of an input tensor."""
@@ -116,6 +127,8 @@ class _ConfigTemplate(LayerConfigTemplate):  # type: ignore[misc]
             else:
                 kind = "bool" if isinstance(value, bool) else "unsigned"
                 lines.append(f"static const {kind} {name} = {str(value).lower()};")
+        for name, depth in node.depths.items():
+            lines.append(f"static const unsigned {name}_depth = {depth};")
         for name in node.constants():
             lines.append(f"typedef {node.get_weights(name).type.name} {_type_member(node, name)};")
         body = "\n".join("    " + line for line in lines)
@@ -173,13 +186,18 @@ def register_node(keras_class: str, node: type[ArithmeticNode], handler: Handler
     hls4ml.converters.register_keras_v2_layer_handler(keras_class, handler)
     if node.__name__ not in layer_map:
         hls4ml.model.layers.register_layer(node.__name__, node)
-    for name in BACKENDS:
-        hls4ml.backends.get_backend(name).register_source(header)
+    register_header(header)
     # Templates of 'Vivado' serve Vitis too, and would shadow ones registered there.
     vivado = hls4ml.backends.get_backend("Vivado")
     call = partial(_FunctionTemplate, node, include_header=[f"nnet_utils/{header.name}"])
     vivado.register_template(partial(_ConfigTemplate, node))
     vivado.register_template(call)
+
+
+def register_header(header: Path) -> None:
+    """Makes both backends copy a header into every project."""
+    for name in BACKENDS:
+        hls4ml.backends.get_backend(name).register_source(header)
 
 
 def quantize_dense_weights() -> None:

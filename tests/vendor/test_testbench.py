@@ -12,12 +12,15 @@ import pytest
 
 from salt_hls.errors import UserError
 from salt_hls.firmware.replay import replay
+from salt_hls.firmware.streams import stream
 from salt_hls.vendor.testbench import GOLDEN, INPUTS, VERDICTS, write_testbench
 
 EVENTS = 20
 
 
-def written(folder: Path, io_type: str) -> tuple[Any, list[np.ndarray], list[np.ndarray]]:
+def written(
+    folder: Path, io_type: str, particles_per_clock: int = 1
+) -> tuple[Any, list[np.ndarray], list[np.ndarray]]:
     """A small written project with its inputs and golden outputs."""
     import hls4ml
     import tensorflow as tf
@@ -41,6 +44,8 @@ def written(folder: Path, io_type: str) -> tuple[Any, list[np.ndarray], list[np.
         graph = hls4ml.converters.convert_from_keras_model(
             model, hls_config=config, backend="Vitis", io_type=io_type, output_dir=str(folder)
         )
+        if io_type == "io_stream":
+            stream(graph, particles_per_clock)
         graph.write()
     inputs = rng.integers(-128, 128, (EVENTS, 4, 3)) / 16.0
     *_, golden = replay(graph, [inputs]).values()
@@ -53,10 +58,12 @@ def run(project: Path, program: Path) -> int:
     return done.returncode
 
 
-@pytest.mark.parametrize("io_type", ["io_parallel", "io_stream"])
-def test_a_flipped_bit_fails(io_type: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("io_type", "particles_per_clock"), [("io_parallel", 1), ("io_stream", 1), ("io_stream", 3)]
+)
+def test_a_flipped_bit_fails(io_type: str, particles_per_clock: int, tmp_path: Path) -> None:
     project = tmp_path / "project"
-    written(project, io_type)
+    written(project, io_type, particles_per_clock)
     include = project / "firmware/ap_types"
     for step, define in (("csim", []), ("cosim", ["-DRTL_SIM"])):
         program = tmp_path / step

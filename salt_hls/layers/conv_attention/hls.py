@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from salt_hls.fixed import FixedType
 from salt_hls.layers.conv_attention import arithmetic
 from salt_hls.layers.conv_attention.arithmetic import padding, scale_shift
 from salt_hls.layers.hls_ops import ArithmeticNode, grid_constant, layer_dict, register_node
+from salt_hls.layers.schedule import Process, lanes, transfers
 from salt_hls.layers.types import weight_type
 
 
@@ -66,6 +68,31 @@ class ConvAttention(ArithmeticNode):
             "attention_t": exact.attention_type,
             "context_sum_t": (exact.attention_type * value).sum_of(partitions),
         }
+
+    def processes(self) -> list[Process]:
+        (query, key, value), (context,) = self.inputs, self.outputs
+        variables = [self.get_input_variable(name) for name in self.inputs]
+        steps, keys, values = (transfers(variable) for variable in variables)
+        kernel = self.get_attr("arithmetic").kernel
+        # The transfers that the filter looks ahead travel together: every step emits one.
+        below = 0 if kernel is None else padding(len(kernel))[1]
+        early = min(math.ceil(below / lanes(variables[0])), steps)
+        return [
+            Process("collect_keys", keys, {key: range(keys)}, {"keys": [keys - 1]}),
+            Process("collect_values", values, {value: range(values)}, {"values": [values - 1]}),
+            Process(
+                "logits",
+                steps,
+                {"keys": [0], query: range(steps)},
+                {"early": [early - 1] if early else [], "late": range(early, steps)},
+            ),
+            Process(
+                "context",
+                steps,
+                {"values": [0], "early": [0] if early else [], "late": range(steps - early)},
+                {context: range(steps)},
+            ),
+        ]
 
 
 def handler(

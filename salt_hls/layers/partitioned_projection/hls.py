@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from salt_hls.fixed import FixedType
 from salt_hls.layers.hls_ops import ArithmeticNode, grid_constant, layer_dict, register_node
 from salt_hls.layers.partitioned_projection import arithmetic
+from salt_hls.layers.schedule import Process, transfers
 from salt_hls.layers.types import weight_type
 
 
@@ -40,6 +41,18 @@ class PartitionedProjection(ArithmeticNode):
             "broadcast": exact.broadcast,
             "accum_t": exact.accum_type(self.input_type()),
         }
+
+    def output_lanes(self, input_lanes: int) -> int:
+        return 1
+
+    def processes(self) -> list[Process]:
+        (source,), (rows,) = self.inputs, self.outputs
+        steps = transfers(self.get_input_variable())
+        partitions = transfers(self.get_output_variable())
+        return [
+            Process("accumulate", steps, {source: range(steps)}, {"rows": [steps - 1]}),
+            Process("emit", partitions, {"rows": [0]}, {rows: range(partitions)}),
+        ]
 
 
 def handler(

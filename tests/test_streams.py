@@ -1,0 +1,351 @@
+"""io_stream: throughput, FIFO depths and their proof, and C++ loops that do what is modelled."""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from salt_hls.config import MODELS, ModelConfig, load_yaml
+from salt_hls.errors import UserError
+from salt_hls.firmware import build as build_module
+from salt_hls.firmware import csim as csim_module
+from salt_hls.firmware.build import build_firmware
+from salt_hls.firmware.compare import adversarial_inputs, first_difference, keras_layers
+from salt_hls.firmware.convert import convert, tensors, write_project
+from salt_hls.firmware.csim import compile_csim, csim_pool, run_csim
+from salt_hls.firmware.replay import replay
+from salt_hls.firmware.streams import (
+    LEAST,
+    STAGES,
+    Network,
+    check,
+    depths_of,
+    network_of,
+    schedule,
+    simulate,
+    sufficient_depths,
+)
+from salt_hls.fixed import FixedType
+from salt_hls.jets.dataset import JetSet
+from salt_hls.layers.schedule import Process
+from salt_hls.models import build_model, snap_weights
+from salt_hls.reports.budget import load_budget
+
+SMALL = {"particles": 13, "partitions": 4, "width": 8, "heads": 2, "feed_forward": 8}
+LINFORMER = {"keys": "dense", "values": "dense", "filter_heights": []}
+RESIDUAL, QUERIES = "embed_relu_cpy4", "block1_query_fixed"
+
+
+def built(folder: Path, particles_per_clock: int, **changes: Any) -> tuple[Any, Any]:
+    """A small Keras model and its streaming graph."""
+    content = yaml.safe_load((MODELS / "salt_p4_n16.yaml").read_text())
+    config = ModelConfig.model_validate({**content, **SMALL, **changes})
+    if config.attention == "full":
+        types = config.types.model_dump(mode="json")
+        types["attention"]["sum"] = "ap_ufixed<10,5>"
+        config = ModelConfig.model_validate({**content, **SMALL, **changes, "types": types})
+    tf.keras.utils.set_random_seed(1)
+    model = build_model(config, quantized=True)
+    rng = np.random.default_rng(0)
+    for weight in model.weights:
+        weight.assign(weight + rng.normal(0, 0.3, weight.shape))
+    snap_weights(model)
+    container = config.inputs.container
+    graph = convert(
+        model, container, "small", folder / "project", "Vitis",
+        io_type="io_stream", particles_per_clock=particles_per_clock,
+    )  # fmt: skip
+    return model, graph
+
+
+def graph_of(folder: Path, particles_per_clock: int, **changes: Any) -> Any:
+    return built(folder, particles_per_clock, **changes)[1]
+
+
+VARIANTS = {
+    "SAL-T": (1, {}),
+    "two particles a clock": (2, {}),
+    "four particles a clock": (4, {}),
+    "a jet a clock": (13, {"partitions": 1}),
+    "partitions limit the rate": (13, {}),
+    "projection after the key matrix": (3, {"project_first": False}),
+    "shared projections": (1, {"share_projections": True}),
+    "Linformer": (2, LINFORMER),
+    "full attention": (5, {"attention": "full", "filter_heights": [], "partitions": 13}),
+    "two blocks": (2, {"blocks": 2}),
+    "fewer particles than the filter is high": (1, {"particles": 2, "partitions": 2}),
+    "150 particles": (1, {"particles": 150}),
+}
+
+
+@pytest.mark.parametrize(("lanes", "changes"), VARIANTS.values(), ids=VARIANTS.keys())
+def test_jets_follow_at_the_scheduled_interval(
+    lanes: int, changes: dict[str, Any], tmp_path: Path
+) -> None:
+    graph = graph_of(tmp_path, lanes, **changes)
+    network, depths = network_of(graph), depths_of(graph)
+    particles = changes.get("particles", 13)
+    interval = max(
+        -(-particles // lanes),
+        changes.get("partitions", 4) if "full" not in changes.values() else 0,
+    )
+    assert schedule(network).interval == interval
+    check(graph)
+    for stages in (1, 5):
+        model = schedule(network, stages)
+        assert all(model.depths[c] <= depths[c] for c in model.depths)
+        played = simulate(network, model.depths, 4, stages)
+        assert played.finished == [model.latency + i * interval for i in range(4)]
+
+
+def test_latency_is_two_passes_over_the_jet(tmp_path: Path) -> None:
+    """Keys need every particle, then every particle needs the keys; the rest is small."""
+    for particles in (32, 150):
+        network = network_of(graph_of(tmp_path, 1, particles=particles))
+        assert 0 < schedule(network).latency - 2 * particles < 40
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Network:
+    return network_of(graph_of(tmp_path_factory.mktemp("small"), 1))
+
+
+@pytest.mark.parametrize("stages", [1, 3])
+def test_no_place_is_superfluous(small: Network, stages: int) -> None:
+    """With one place less in any deep FIFO, and most others, jets come later or not at all."""
+    need = schedule(small, stages)
+    last = need.latency + 4 * need.interval
+    spare = set()
+    for channel, depth in need.depths.items():
+        played = simulate(small, {**need.depths, channel: depth - 1}, 5, stages)
+        if not played.stuck and played.finished[-1] <= last:
+            spare.add(channel)
+    # The values may come a clock late: they are needed after the keys.
+    assert all("value" in channel and need.depths[channel] <= LEAST for channel in spare)
+
+
+def test_shallow_fifos_deadlock(small: Network) -> None:
+    """Residual and queries wait for keys that need the whole jet: 13 particles must fit."""
+    need = schedule(small).depths
+    # Four queries also fit in front of the two layers before.
+    for channel, enough in ((RESIDUAL, 13), (QUERIES, 13 - 4)):
+        stuck = simulate(small, {**need, channel: enough - 1}, 3)
+        assert channel in stuck.stuck and not stuck.finished
+        slow = simulate(small, {**need, channel: enough}, 3)
+        assert not slow.stuck and slow.interval > 13
+        assert enough < need[channel]
+
+
+def test_unequal_pipelines_need_more(small: Network) -> None:
+    """A FIFO behind a short branch waits for the long one: equal stages do not show it."""
+    assert sufficient_depths(small)[QUERIES] > schedule(small, STAGES).depths[QUERIES]
+    long_keys = {name: STAGES if "key" in name else 1 for name in small.processes}
+    depths = schedule(small, STAGES).depths
+    assert simulate(small, sufficient_depths(small), 6, long_keys).interval == 13
+    tight = {**depths, QUERIES: schedule(small).depths[QUERIES]}
+    assert simulate(small, tight, 6, long_keys).interval > 13
+
+
+def test_check_sees_the_written_depths(tmp_path: Path) -> None:
+    graph = graph_of(tmp_path, 1)
+    project = write_project(graph)
+    text = (project / "firmware" / "small.cpp").read_text()
+    (residual,) = (v for n in graph.get_layers() for t, v in n.variables.items() if t == RESIDUAL)
+    depth = sufficient_depths(network_of(graph))[RESIDUAL]
+    assert f"#pragma HLS STREAM variable={residual.name} depth={depth}\n" in text
+    residual.pragma = ("stream", 11)
+    with pytest.raises(UserError, match="deadlock, FIFO .* too shallow"):
+        write_project(graph)
+
+
+def test_the_same_model_gives_the_same_bytes(tmp_path: Path) -> None:
+    written = []
+    for name in ("a", "b"):
+        folder = write_project(graph_of(tmp_path / name, 2))
+        paths = sorted(p for p in folder.rglob("*") if p.is_file())
+        written.append({str(p.relative_to(folder)): p.read_bytes() for p in paths})
+    assert written[0] == written[1]
+    assert not any(str(tmp_path).encode() in content for content in written[0].values())
+
+
+@settings(
+    deadline=None, derandomize=True, database=None, max_examples=40,
+    suppress_health_check=list(HealthCheck),
+)  # fmt: skip
+@given(st.data())
+def test_never_stuck(small: Network, data: st.DataObject) -> None:
+    """Whatever the pipelines are and the outside does."""
+    depths = {c: max(d, LEAST) for c, d in sufficient_depths(small).items()}
+    stages = {name: data.draw(st.integers(1, STAGES)) for name in small.processes}
+    control = data.draw(st.sampled_from(("stall", "flush")))
+
+    def pattern() -> Callable[[int], bool]:
+        clocks = data.draw(st.lists(st.booleans(), min_size=1, max_size=30))
+        return lambda clock: [*clocks, True][clock % (len(clocks) + 1)]
+
+    played = simulate(small, depths, 3, stages, control, pattern(), pattern())
+    assert not played.stuck and len(played.finished) == 3
+
+
+def test_order_and_fill_of_a_small_network() -> None:
+    """By hand: a process that needs both tokens of a jet, beside a FIFO that holds them."""
+    network = Network(
+        {
+            "source": Process("", 2, {}, {"a": range(2), "b": range(2)}),
+            "both": Process("", 2, {"a": range(2)}, {"sum": [1]}),
+            "join": Process("", 2, {"sum": [0], "b": range(2)}, {"out": range(2)}),
+            "sink": Process("", 2, {"out": range(2)}, {}),
+        }
+    )
+    # Source at clocks 1 2, both at 2 3, join at 4 5, sink at 5 6, then every 2 clocks.
+    assert simulate(network, schedule(network).depths, 3).finished == [6, 8, 10]
+    assert schedule(network).latency == 6
+    # Tokens of b: places taken from 1 and 2 until 4 and 5, so four when jets follow every 2 clocks.
+    assert schedule(network).depths == {"a": 2, "sum": 1, "b": 4, "out": 2}
+    assert simulate(network, {"a": 2, "sum": 1, "b": 1, "out": 2}, 3).stuck == ["b"]
+
+
+# ---- exactness; every layer alone is in test_conformance.py
+
+
+@pytest.mark.parametrize(
+    ("lanes", "changes"),
+    [
+        (1, {"particles": 150, "width": 16, "heads": 4, "feed_forward": 16}),
+        (3, {"particles": 200, "classes": 1, **LINFORMER}),
+        (4, {"particles": 64, "classes": 2, "blocks": 2, "project_first": False}),
+    ],
+    ids=["SAL-T, 150", "Linformer, 200 by threes, binary", "two blocks, 64 by fours"],
+)
+def test_large_jets_are_exact(
+    lanes: int, changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        csim_module, "COMPILE_FLAGS", ("-std=c++11", "-O0", "-fPIC", "-shared", "-w")
+    )
+    model, graph = built(tmp_path, lanes, **changes)
+    csim = compile_csim(write_project(graph), "small", tensors(graph), tmp_path / "csim")
+    features = (FixedType.parse("ap_ufixed<8,3>"), *(FixedType.parse("ap_fixed<9,4>"),) * 2)
+    x = adversarial_inputs(changes["particles"], features)[:40]
+    with csim_pool(1) as pool:
+        simulated = run_csim(csim, x, pool, trace=True)
+    golden = replay(graph, [x.astype(np.float64)])
+    keras = keras_layers(model, x)
+    for name, values in simulated.items():
+        assert np.array_equal(values, golden[name]), name
+        assert np.array_equal(values, keras[name]), name
+    assert len(np.unique(simulated["logits"])) > 10
+
+
+def test_build(
+    small_model: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample = tmp_path / "sample.h5"
+    JetSet.read(MODELS / "sample.h5", slice(0, 100)).write(sample)
+    monkeypatch.setattr(build_module, "SAMPLE", sample)
+    path = small_model(firmware={"io_type": "io_stream", "particles_per_clock": 4})
+    budget = load_budget("template")
+    report = build_firmware(str(path), "Vivado", tmp_path / "build", budget, 1, lambda *_: None)
+    assert first_difference(report.bit_accuracy) is None and report.io_type == "io_stream"
+    text = (tmp_path / "build" / "small" / "firmware" / "firmware" / "small.cpp").read_text()
+    assert "#pragma HLS DATAFLOW" in text and "#pragma HLS PIPELINE" not in text
+
+
+# ---- the C++ loops read and write as their processes say
+
+STREAM = """\
+#pragma once
+#include <cstdio>
+#include <deque>
+#include <string>
+
+namespace hls {
+template <class T> class stream {
+    std::deque<T> data;
+    std::string name;
+    void log(char what) {
+        FILE *file = fopen("@LOG@", "a");
+        fprintf(file, "%c %s\\n", what, name.c_str());
+        fclose(file);
+    }
+
+  public:
+    explicit stream(const std::string &name = "nameless") : name(name) {}
+    T read() {
+        log('r');
+        T value = data.at(0);
+        data.pop_front();
+        return value;
+    }
+    void write(const T &value) {
+        log('w');
+        data.push_back(value);
+    }
+};
+} // namespace hls
+"""
+
+
+def logged(project: Path, size: int, folder: Path) -> list[str]:
+    """What the streams of a project do during one jet, in order."""
+    log = folder / "log.txt"
+    (folder / "hls_stream.h").write_text(STREAM.replace("@LOG@", str(log)))
+    subprocess.run(
+        ["g++", "-O0", "-std=c++11", "-w", "-fPIC", "-shared", f"-I{folder}", "-Ifirmware/ap_types",
+         "firmware/small.cpp", "small_bridge.cpp", "-o", folder / "logged.so"],
+        cwd=project, check=True,
+    )  # fmt: skip
+    function = ctypes.CDLL(str(folder / "logged.so")).small_double
+    function((ctypes.c_double * size)(), (ctypes.c_double * 5)())
+    return log.read_text().splitlines()
+
+
+@pytest.mark.parametrize(("lanes", "changes"), [(2, {}), (1, LINFORMER)])
+def test_loops_are_the_processes(lanes: int, changes: dict[str, Any], tmp_path: Path) -> None:
+    graph = graph_of(tmp_path, lanes, **changes)
+    network = network_of(graph)
+    names = {t: v.name for n in graph.get_layers() for t, v in n.variables.items()}
+    names[graph.outputs[0]] = graph.get_output_variables()[0].name
+    (given,) = graph.get_input_variables()
+    events = logged(write_project(graph), given.size(), tmp_path)
+    for name, process in network.processes.items():
+        for step in range(process.steps):
+            for what, channels in (("r", process.reads), ("w", process.writes)):
+                expected = [
+                    f"{what} {names.get(channel, channel.split('/')[-1])}"
+                    for channel, steps in channels.items()
+                    if step in steps
+                ]
+                got, events = events[: len(expected)], events[len(expected) :]
+                assert sorted(got) == sorted(expected), f"{name}, step {step}"
+    assert not events
+
+
+# ---- configuration
+
+
+@pytest.mark.parametrize(
+    ("firmware", "says"),
+    [
+        ({"io_type": "io_serial"}, "firmware.io_type"),
+        ({"io_type": "io_stream", "particles_per_clock": 0}, "firmware.particles_per_clock"),
+        ({"io_type": "io_stream", "particles_per_clock": 7}, "at most particles (6), got 7"),
+        ({"particles_per_clock": 2}, "io_type: io_stream"),
+    ],
+)
+def test_configuration_errors(
+    firmware: dict[str, Any], says: str, small_model: Callable[..., Path]
+) -> None:
+    with pytest.raises(UserError) as error:
+        load_yaml(small_model(weights=False, firmware=firmware), ModelConfig)
+    assert says in str(error.value) and "\n" not in str(error.value)
