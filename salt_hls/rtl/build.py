@@ -39,6 +39,11 @@ def write_rtl(firmware: Checked, options: Options, progress: Progress) -> RtlPro
     Figures of another RTL leave the firmware's report.
     """
     config, folder = firmware.tagger.config, firmware.folder / RTL
+    if config.firmware.io_type == "io_stream":
+        raise UserError(
+            f"{firmware.tagger.name}: RTL of io_stream firmware is not made yet; use io_parallel, "
+            "or the vendor's tools (TOOL=vitis)"
+        )
     before = RtlProject.load(folder).key if (folder / MANIFEST).exists() else None
     project = generate(
         firmware.graph,
