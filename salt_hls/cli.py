@@ -370,7 +370,7 @@ def report(
 ) -> None:
     """Reads vendor reports, judges the best figures against a budget, renews the page."""
     from salt_hls.reports.budget import judge, load_budget
-    from salt_hls.reports.html import write_html
+    from salt_hls.reports.folder import JSON, publish
     from salt_hls.reports.model import Report
     from salt_hls.reports.vendor import scan_reports
 
@@ -380,18 +380,16 @@ def report(
     records = [] if scan is None else scan.records
     for problem in [] if scan is None else scan.problems:
         errors.print(f"salt-hls: {problem}", markup=False, highlight=False, soft_wrap=True)
-    page = None
+    limits = load_budget(budget)
     if model is None:
         result = Report(model=str(from_), synthesis=records)
+        result.budget = judge(result, limits)
     else:
-        page = build / Path(model).stem
-        result = Report.read(page / "report.json")
+        folder = build / Path(model).stem
+        result = Report.read(folder / JSON)
         known = {r.source for r in records}
         result.synthesis = [r for r in result.synthesis if r.source not in known] + records
-    result.budget = judge(result, load_budget(budget))
-    if page is not None:
-        result.write(page / "report.json")
-        write_html(result, page / "report.html")
+        publish(result, folder, limits)
     if json_:
         rows = [r.model_dump(mode="json") for r in (records if scan else result.synthesis)]
         typer.echo(json.dumps({"synthesis": rows}))

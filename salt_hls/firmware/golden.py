@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from salt_hls.config import ROOT
 from salt_hls.errors import UserError
+from salt_hls.files import replacing
 from salt_hls.firmware.build import Project, Tagger, sample_inputs
 from salt_hls.firmware.csim import csim_pool, run_csim
 from salt_hls.firmware.replay import output_type
@@ -42,10 +43,8 @@ def read_golden(model: str) -> NDArray[np.int64]:
 
 def write_golden(model: str, logits: NDArray[np.int64]) -> None:
     """Replaces the committed logits."""
-    GOLDEN.mkdir(parents=True, exist_ok=True)
-    partial = golden_path(model).with_suffix(".tmp")
-    np.savetxt(partial, logits, fmt="%d", delimiter=",")
-    partial.replace(golden_path(model))
+    with replacing(golden_path(model)) as partial:
+        np.savetxt(partial, logits, fmt="%d", delimiter=",")
 
 
 def changes(old: NDArray[np.int64], new: NDArray[np.int64]) -> str:

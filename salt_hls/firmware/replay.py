@@ -40,24 +40,24 @@ def replay(
         if node.class_name == "Input":
             result = waiting.pop(0)
         else:
-            operands = (values[name] for name in node.inputs)
-            result = _arithmetic(node, observers(node.name))(node, *operands)
+            operands = [values[name] for name in node.inputs]
+            result = apply(node, operands, observers(node.name))
         for name in node.outputs:
             values[name] = result
         results[node.name] = result
     return results
 
 
-def _arithmetic(node: Any, observer: Observer) -> Callable[..., Array]:
+def apply(node: Any, operands: Sequence[Array], observer: Observer = UNOBSERVED) -> Array:
+    """A node's output, (..., *shape); of token-wise nodes also that of any number of rows."""
     if isinstance(node, ArithmeticNode):
-        return lambda node, *x: node.get_attr("arithmetic")(*x, observer)
-    try:
-        return _STANDARD[node.class_name]
-    except KeyError:
+        return node.get_attr("arithmetic")(*operands, observer)
+    if node.class_name not in _STANDARD:
         raise UserError(
             f"layer {node.name}: {node.class_name} has no exact arithmetic here; "
             f"supported: SAL-T layers, {', '.join(sorted(_STANDARD))}"
-        ) from None
+        )
+    return _STANDARD[node.class_name](node, *operands)
 
 
 def _weights(node: Any, name: str) -> NDArray[np.float64]:

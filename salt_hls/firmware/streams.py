@@ -192,7 +192,7 @@ def schedule(network: Network, stages: Stages = 1) -> Schedule:
         taken = {c: np.array(steps, np.int64) for c, steps in process.reads.items() if len(steps)}
         start = max((int(np.max(ready[c] - steps)) for c, steps in taken.items()), default=0)
         for channel, steps in taken.items():
-            depths[channel] = _most_waiting(ready[channel], start + steps, interval)
+            depths[channel] = most_waiting(ready[channel], start + steps, interval)
         for channel, when in process.writes.items():
             ready[channel] = start + np.array(when, np.int64) + _stages(network, name, stages)
         latency = max(latency, start + process.steps)
@@ -223,7 +223,7 @@ def _stages(network: Network, name: str, stages: Stages) -> int:
     return stages if isinstance(stages, int) else stages[name]
 
 
-def _most_waiting(ready: NDArray[np.int64], taken: NDArray[np.int64], interval: int) -> int:
+def most_waiting(ready: NDArray[np.int64], taken: NDArray[np.int64], interval: int) -> int:
     """Tokens in a FIFO at its fullest, when jets follow each other every `interval` clocks.
 
     A token needs its place from the clock in which it is written, one before it is ready, to the

@@ -6,8 +6,6 @@ A value not known is null, never 0. A figure that varies is a range `[min, max]`
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +22,7 @@ from pydantic import (
 
 from salt_hls.config import first_fault
 from salt_hls.errors import UserError
+from salt_hls.files import replacing
 
 Stage = Literal["estimate", "rtl-synth", "csynth", "vsynth", "route"]
 Kind = Literal[
@@ -287,7 +286,7 @@ class Report(Strict):
             return cls.model_validate_json(path.read_bytes())
         except OSError as error:
             raise UserError(
-                f"{path}: cannot be read ({error.strerror}); run `make report` first"
+                f"{path}: cannot be read ({error.strerror}); run `make firmware` first"
             ) from None
         except ValidationError as error:
             raise UserError(
@@ -297,13 +296,5 @@ class Report(Strict):
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` through a temporary file, so that a reader never sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as stream:
-            stream.write(text)
-        os.chmod(temporary, 0o644)  # mkstemp gives 0600, unreadable to a web server
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8", newline="\n")

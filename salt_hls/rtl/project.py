@@ -6,8 +6,8 @@ import json
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -131,6 +131,21 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class Streaming:
+    """How a streaming design takes its jets: `transfers` a jet, each of the width of `inputs`.
+
+    interval: clocks between jets at full rate. latency: clocks from a jet's first transfer to its
+    result. depths: places of the FIFOs, by channel. pipelines: clocks of the kernels, by unit.
+    """
+
+    transfers: int
+    interval: int
+    latency: int
+    depths: dict[str, int]
+    pipelines: dict[str, int]
+
+
+@dataclass(frozen=True)
 class RtlProject:
     """A generated folder: `src/*.v`, constraints, `build_vivado_prj.tcl`, and this as rtl.json.
 
@@ -151,6 +166,7 @@ class RtlProject:
     output_types: tuple[str, ...]
     input_ff: int
     stages: tuple[Stage, ...]
+    streaming: Streaming | None = None
 
     @property
     def sources(self) -> list[Path]:
@@ -169,7 +185,15 @@ class RtlProject:
             }
             stages = tuple(Stage(**stage) for stage in data.pop("stages"))
             types = tuple(data.pop("output_types"))
-            return RtlProject(folder=folder, output_types=types, stages=stages, **ports, **data)
+            streaming = data.pop("streaming")
+            return RtlProject(
+                folder=folder,
+                output_types=types,
+                stages=stages,
+                streaming=Streaming(**streaming) if streaming else None,
+                **ports,
+                **data,
+            )
         except (OSError, ValueError, TypeError, KeyError):
             raise UserError(
                 f"{folder}: no RTL project ({MANIFEST} is missing or damaged); run `make rtl` first"
@@ -231,17 +255,12 @@ def generate(
     The same inputs give the same bytes; a folder that has them already is kept.
     """
     folder = folder.resolve()
-    if clock_ns <= 0:
-        raise UserError(f"clock_ns: must be positive, got {clock_ns}")
-    if multipliers not in ("lut", "dsp"):
-        raise UserError(f"multipliers: must be lut or dsp, got {multipliers!r}")
+    check_options(clock_ns, multipliers)
     delay = stage_budget(clock_ns) if stage_delay_ns is None else stage_delay_ns
     options = (clock_ns, part, delay, multipliers, ternary_adders, feature_types)
     key = digest(graph_digest(graph), options)
-    with suppress(UserError):
-        existing = RtlProject.load(folder)
-        if existing.key == key:
-            return existing
+    if existing := kept(folder, key):
+        return existing
 
     tracer = HLS4MLTracer(graph, feature_types=feature_types)
     progress("RTL: tracing the graph")
@@ -255,29 +274,8 @@ def generate(
     if ternary_adders:
         logic = add_surrogate(dead_code_elimin(fuse_ternary_adders(logic)), _skip_op8_cost=True)
     progress(f"RTL: writing Verilog of {len(logic.ops)} operations")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
-        work = Path(temporary) / folder.name
-        model = RTLModel(
-            _schedule(logic, delay),
-            work,
-            TOP,
-            latency_cutoff=delay,
-            print_latency=False,
-            part_name=part,
-            clock_period=clock_ns,
-            clock_uncertainty=CLOCK_UNCERTAINTY,
-            ternary_fuse=False,
-        )
-        model.write()
-        # The simulator, the other vendor's files and time-stamped archives are not part of it.
-        for name in ("sim", "model"):
-            shutil.rmtree(work / name)
-        for name in (
-            "build_quartus_prj.tcl", "metadata.json", f"src/{TOP}.sdc", f"src/{TOP}_wrapper.v"
-        ):  # fmt: skip
-            (work / name).unlink()
-        _choose_multipliers(work / "src/static/multiplier.v", multipliers)
+    with fresh_folder(folder) as work:
+        model = write_pipeline(logic, work, TOP, delay, part, clock_ns, multipliers)
         project = RtlProject(
             folder=folder,
             key=key,
@@ -287,30 +285,96 @@ def generate(
             stage_delay_ns=delay,
             multipliers=multipliers,
             ternary_adders=ternary_adders,
-            inputs=_port(model.fsm.inp_signals[0]),
-            outputs=_port(model.fsm.out_signals[0]),
+            inputs=port_of(model.fsm.inp_signals[0]),
+            outputs=port_of(model.fsm.out_signals[0]),
             output_types=tuple(
                 str(output_type(graph.graph[name]))
                 for name in tracer.output_names()
                 for _ in range(int(np.prod(graph.graph[name].get_output_variable().shape)))
             ),
-            **_registers_and_stages(model, multipliers),
+            **registers_and_stages(model, multipliers),
         )
-        data = {k: v for k, v in asdict(project).items() if k != "folder"}
-        (work / MANIFEST).write_text(json.dumps(data, indent=1) + "\n")
-        if folder.exists():
-            shutil.rmtree(folder)
-        work.rename(folder)
+        write_manifest(project, work)
     return project
 
 
-def _port(signal: Any) -> Port:
+def check_options(clock_ns: float, multipliers: str) -> None:
+    """Raises `UserError` for what no project can be made with."""
+    if clock_ns <= 0:
+        raise UserError(f"clock_ns: must be positive, got {clock_ns}")
+    if multipliers not in ("lut", "dsp"):
+        raise UserError(f"multipliers: must be lut or dsp, got {multipliers!r}")
+
+
+def kept(folder: Path, key: str) -> RtlProject | None:
+    """The project that is in the folder, if it has this key."""
+    with suppress(UserError):
+        existing = RtlProject.load(folder)
+        if existing.key == key:
+            return existing
+    return None
+
+
+@contextmanager
+def fresh_folder(folder: Path) -> Iterator[Path]:
+    """A place to write in; what is there in the end becomes `folder`, whole or not at all."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+        work = Path(temporary) / folder.name
+        yield work
+        if folder.exists():
+            shutil.rmtree(folder)
+        work.rename(folder)
+
+
+def write_manifest(project: RtlProject, folder: Path) -> None:
+    """What `RtlProject.load` reads."""
+    data = {k: v for k, v in asdict(project).items() if k != "folder"}
+    (folder / MANIFEST).write_text(json.dumps(data, indent=1) + "\n")
+
+
+def write_pipeline(
+    logic: Any,
+    folder: Path,
+    name: str,
+    delay: float,
+    part: str,
+    clock_ns: float,
+    multipliers: Multipliers,
+) -> RTLModel:
+    """Verilog of a traced program as module `name`, cut into stages of `delay` nanoseconds."""
+    model = RTLModel(
+        _schedule(logic, delay),
+        folder,
+        name,
+        latency_cutoff=delay,
+        print_latency=False,
+        part_name=part,
+        clock_period=clock_ns,
+        clock_uncertainty=CLOCK_UNCERTAINTY,
+        ternary_fuse=False,
+    )
+    model.write()
+    # The simulator, the other vendor's files and time-stamped archives are not part of it.
+    for unused in ("sim", "model"):
+        shutil.rmtree(folder / unused)
+    for unused in (
+        "build_quartus_prj.tcl", "metadata.json", f"src/{name}.sdc", f"src/{name}_wrapper.v"
+    ):  # fmt: skip
+        (folder / unused).unlink()
+    _choose_multipliers(folder / "src/static/multiplier.v", multipliers)
+    return model
+
+
+def port_of(signal: Any) -> Port:
+    """A bus of alkaid's."""
     signed, _, frac_bits = zip(*signal.precisions, strict=True)
     widths = tuple(sum(int(bits) for bits in kif) for kif in signal.precisions)
     return Port(tuple(map(bool, signed)), widths, tuple(map(int, frac_bits)))
 
 
-def _registers_and_stages(model: RTLModel, multipliers: Multipliers) -> dict[str, Any]:
+def registers_and_stages(model: RTLModel, multipliers: Multipliers) -> dict[str, Any]:
+    """Fields `input_ff` and `stages` of a pipeline's `RtlProject`."""
     registers = {name: signal.width for name, signal in model.fsm.signals.items() if signal.reg}
     stages = []
     for k, (module, logic) in enumerate(model.fsm.logic.items()):

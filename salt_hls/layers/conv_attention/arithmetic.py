@@ -115,16 +115,25 @@ class ConvAttention:
         reciprocal = observer.looked_up("reciprocal", table, total)
         return observer.rounded("attention", self.attention_type, exp * reciprocal[..., None])
 
-    def convolve(self, logits: Array, observer: Observer = UNOBSERVED) -> Array:
-        """Cross-correlation of each head's (N, p) logits with the kernel, zeros outside."""
+    def pad(self, logits: Array) -> Array:
+        """(..., N, p) logits between the rows of zeros that the kernel sees above and below."""
         if self.kernel is None:
             return logits
+        up, down = padding(len(self.kernel))
+        return _pad(logits, -2, up, down)
+
+    def convolve(self, padded: Array, observer: Observer = UNOBSERVED) -> Array:
+        """Cross-correlation of each head's logits with the kernel; columns outside are zero.
+
+        padded: (..., n + height - 1, p), the n rows and their neighbours, gives (..., n, p).
+        """
+        if self.kernel is None:
+            return padded
         height, width = self.kernel.shape
-        particles, partitions = logits.shape[-2:]
-        (up, down), (left, _) = padding(height), padding(width)
-        logits = _pad(logits, -2, up, down)
+        particles, partitions = padded.shape[-2] - height + 1, padded.shape[-1]
+        left, _ = padding(width)
         windows = np.concatenate(
-            [logits[..., a : a + particles, :] for a in range(height)], axis=-1
+            [padded[..., a : a + particles, :] for a in range(height)], axis=-1
         )
         # Row (a, i), column j: the weight of input column i of row a for output column j.
         matrix = np.zeros((height, partitions, partitions))
@@ -134,23 +143,30 @@ class ConvAttention:
         exact = windows @ matrix.reshape(-1, partitions)
         return observer.rounded("conv", self.conv_type, exact)
 
-    def attention(self, q: Array, k: Array, observer: Observer = UNOBSERVED) -> Array:
-        """Attention weights (..., H, N, p)."""
+    def logits(self, q: Array, k: Array, observer: Observer = UNOBSERVED) -> Array:
+        """Scaled products of queries and keys (..., H, N, p)."""
         depth = q.shape[-1] // self.heads
         q = q.reshape(*q.shape[:-1], self.heads, depth)
         k = k.reshape(*k.shape[:-1], self.heads, depth)
         products = np.einsum("...nhd,...chd->...hnc", q, k)
         scaled = products * 2.0 ** -scale_shift(depth)
-        logits = observer.rounded("logits", self.logits_type, scaled)
-        return self.softmax(self.convolve(logits, observer), observer)
+        return observer.rounded("logits", self.logits_type, scaled)
 
-    def __call__(self, q: Array, k: Array, v: Array, observer: Observer = UNOBSERVED) -> Array:
-        """The context of every particle; each value is rounded at its declared type only."""
-        attention = self.attention(q, k, observer)
+    def attention(self, padded: Array, observer: Observer = UNOBSERVED) -> Array:
+        """Attention weights (..., H, n, p) of padded logits (..., H, n + height - 1, p)."""
+        return self.softmax(self.convolve(padded, observer), observer)
+
+    def context(self, padded: Array, v: Array, observer: Observer = UNOBSERVED) -> Array:
+        """Values weighted by attention, (..., n, H * D), from padded logits as `attention`."""
+        attention = self.attention(padded, observer)
         v = v.reshape(*v.shape[:-1], self.heads, v.shape[-1] // self.heads)
         context = np.einsum("...hnc,...chd->...nhd", attention, v)
         flat = context.reshape(*context.shape[:-2], -1)
         return observer.rounded("output", self.output_type, flat)
+
+    def __call__(self, q: Array, k: Array, v: Array, observer: Observer = UNOBSERVED) -> Array:
+        """The context of every particle; each value is rounded at its declared type only."""
+        return self.context(self.pad(self.logits(q, k, observer)), v, observer)
 
 
 def _pad(x: Array, axis: int, before: int, after: int) -> Array:

@@ -68,26 +68,33 @@ class PartitionedProjection:
         """Type that holds every sum exactly."""
         return (source * self.kernel_type).sum_of(self.rows().shape[2])
 
+    def add(self, x: Array, weights: Array) -> Array:
+        """What particles add to a row: x (..., l, columns), weights (H, l), to the row's columns.
+
+        Exact; a row is the sum over its particles, taken together or in any groups.
+        """
+        if not self.broadcast:
+            x = x.reshape(*x.shape[:-1], self.heads, x.shape[-1] // self.heads)
+        # In this order of operands the RTL shares adders among the heads.
+        row = np.einsum("...ld,hl->...hd" if self.broadcast else "...lhd,hl->...hd", x, weights)
+        return row.reshape(*row.shape[:-2], -1)
+
+    def finish(self, rows: Array, observer: Observer = UNOBSERVED) -> Array:
+        """Exact sums of any shape, rounded once to `output_type`."""
+        return observer.rounded("output", self.output_type, rows)
+
     def __call__(self, x: Array, observer: Observer = UNOBSERVED) -> Array:
         """Projects; each sum is exact and rounded once to `output_type`."""
         particles, columns = x.shape[-2:]
         weights = self.rows()
-        if not self.broadcast:
-            x = x.reshape(*x.shape[:-1], self.heads, columns // self.heads)
-        # In this order of operands the RTL shares adders among the heads.
-        contraction = "...ld,hl->...hd" if self.broadcast else "...lhd,hl->...hd"
-        particle_axis = -2 if self.broadcast else -3
         rows = []
         for c in range(self.partitions):
             first = min(c * self.stride, particles)
-            chunk = np.moveaxis(x, particle_axis, 0)[first : first + weights.shape[2]]
-            terms = len(chunk)
+            chunk = x[..., first : first + weights.shape[2], :]
+            terms = chunk.shape[-2]
             if terms == 0:
-                depth = columns if self.broadcast else columns // self.heads
-                rows.append(np.zeros((*x.shape[:particle_axis], self.heads * depth)))
-                continue
-            row = np.einsum(
-                contraction, np.moveaxis(chunk, 0, particle_axis), weights[:, c, :terms]
-            )
-            rows.append(row.reshape(*row.shape[:-2], -1))
-        return observer.rounded("output", self.output_type, np.stack(rows, axis=-2))
+                width = columns * (self.heads if self.broadcast else 1)
+                rows.append(np.zeros((*x.shape[:-2], width)))
+            else:
+                rows.append(self.add(chunk, weights[:, c, :terms]))
+        return self.finish(np.stack(rows, axis=-2), observer)
