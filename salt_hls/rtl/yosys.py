@@ -81,6 +81,8 @@ class Synthesis:
             f"{need:.2f} ns of {project.clock_ns:g} ns"
             + ("." if need <= project.clock_ns else ": timing is at risk."),
         ]
+        if project.multipliers == "dsp":
+            notes.append("Products in DSP slices count as one level; unregistered, they take longer.")
         parts = [
             Module(
                 name=stage.module,
