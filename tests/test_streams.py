@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tensorflow as tf
-import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from streaming import LINFORMER, VARIANTS, built, graph_of
 
 from salt_hls.config import MODELS, ModelConfig, load_yaml
 from salt_hls.errors import UserError
@@ -21,7 +20,7 @@ from salt_hls.firmware import build as build_module
 from salt_hls.firmware import csim as csim_module
 from salt_hls.firmware.build import build_firmware
 from salt_hls.firmware.compare import adversarial_inputs, first_difference, keras_layers
-from salt_hls.firmware.convert import convert, tensors, write_project
+from salt_hls.firmware.convert import tensors, write_project
 from salt_hls.firmware.csim import compile_csim, csim_pool, run_csim
 from salt_hls.firmware.replay import replay
 from salt_hls.firmware.streams import (
@@ -38,54 +37,9 @@ from salt_hls.firmware.streams import (
 from salt_hls.fixed import FixedType
 from salt_hls.jets.dataset import JetSet
 from salt_hls.layers.schedule import Process
-from salt_hls.models import build_model, snap_weights
 from salt_hls.reports.budget import load_budget
 
-SMALL = {"particles": 13, "partitions": 4, "width": 8, "heads": 2, "feed_forward": 8}
-LINFORMER = {"keys": "dense", "values": "dense", "filter_heights": []}
 RESIDUAL, QUERIES = "embed_relu_cpy4", "block1_query_fixed"
-
-
-def built(folder: Path, particles_per_clock: int, **changes: Any) -> tuple[Any, Any]:
-    """A small Keras model and its streaming graph."""
-    content = yaml.safe_load((MODELS / "salt_p4_n16.yaml").read_text())
-    config = ModelConfig.model_validate({**content, **SMALL, **changes})
-    if config.attention == "full":
-        types = config.types.model_dump(mode="json")
-        types["attention"]["sum"] = "ap_ufixed<10,5>"
-        config = ModelConfig.model_validate({**content, **SMALL, **changes, "types": types})
-    tf.keras.utils.set_random_seed(1)
-    model = build_model(config, quantized=True)
-    rng = np.random.default_rng(0)
-    for weight in model.weights:
-        weight.assign(weight + rng.normal(0, 0.3, weight.shape))
-    snap_weights(model)
-    container = config.inputs.container
-    graph = convert(
-        model, container, "small", folder / "project", "Vitis",
-        io_type="io_stream", particles_per_clock=particles_per_clock,
-    )  # fmt: skip
-    return model, graph
-
-
-def graph_of(folder: Path, particles_per_clock: int, **changes: Any) -> Any:
-    return built(folder, particles_per_clock, **changes)[1]
-
-
-VARIANTS = {
-    "SAL-T": (1, {}),
-    "two particles a clock": (2, {}),
-    "four particles a clock": (4, {}),
-    "a jet a clock": (13, {"partitions": 1}),
-    "partitions limit the rate": (13, {}),
-    "projection after the key matrix": (3, {"project_first": False}),
-    "shared projections": (1, {"share_projections": True}),
-    "Linformer": (2, LINFORMER),
-    "full attention": (5, {"attention": "full", "filter_heights": [], "partitions": 13}),
-    "two blocks": (2, {"blocks": 2}),
-    "fewer particles than the filter is high": (1, {"particles": 2, "partitions": 2}),
-    "150 particles": (1, {"particles": 150}),
-}
 
 
 @pytest.mark.parametrize(("lanes", "changes"), VARIANTS.values(), ids=VARIANTS.keys())

@@ -185,7 +185,7 @@ class RtlProject:
             }
             stages = tuple(Stage(**stage) for stage in data.pop("stages"))
             types = tuple(data.pop("output_types"))
-            streaming = data.pop("streaming")
+            streaming = data.pop("streaming", None)
             return RtlProject(
                 folder=folder,
                 output_types=types,
@@ -199,26 +199,50 @@ class RtlProject:
                 f"{folder}: no RTL project ({MANIFEST} is missing or damaged); run `make rtl` first"
             ) from None
 
+    def kernels(self) -> dict[str, str]:
+        """The kernels of a streaming design as empty modules (Verilog), by name."""
+        names = [f"{unit}_kernel" for unit in (self.streaming.pipelines if self.streaming else ())]
+        texts = {name: (self.folder / f"src/{name}.v").read_text() for name in names}
+        return {
+            name: "(* blackbox *)\n"
+            + text[text.index("module") : text.index(";")]
+            + ";\nendmodule\n"
+            for name, text in texts.items()
+        }
+
     def estimate(self) -> SynthesisRecord:
         """alkaid's own figures, known within a minute and without synthesis."""
+        streaming = self.streaming
+        notes = ["An estimate from the operations, before any synthesis."]
+        if streaming:
+            notes += ["Kernels only: without FIFOs, control and the state around the kernels."]
         return self.record(
             [Module(name=s.module, lut=s.lut, dsp=s.dsp, bram18=0) for s in self.stages],
             source="alkaid",
             stage="estimate",
             version=version("alkaid"),
-            latency_cycles=len(self.stages) + 1,
-            ii_cycles=1,
-            notes=["An estimate from the operations, before any synthesis."],
+            latency_cycles=streaming.latency if streaming else len(self.stages) + 1,
+            ii_cycles=streaming.interval if streaming else 1,
+            notes=notes,
         )
 
     def record(self, parts: Sequence[Module], *, source: str, **about: Any) -> SynthesisRecord:
-        """Figures of every stage as one record of the design; registers are those written here."""
+        """Figures of every stage as one record of the design; registers are those written here.
+
+        parts: of the stages, in order, then of what is around them.
+        """
+        around = [*parts[len(self.stages) :]]
         modules = [
             part.model_copy(
-                update={"start_cycle": k + 1, "latency_cycles": 1, "ii_cycles": 1, "ff": stage.ff}
+                update={
+                    "start_cycle": None if self.streaming else k + 1,
+                    "latency_cycles": 1,
+                    "ii_cycles": 1,
+                    "ff": stage.ff,
+                }
             )
-            for k, (part, stage) in enumerate(zip(parts, self.stages, strict=True))
-        ]
+            for k, (part, stage) in enumerate(zip(parts, self.stages, strict=False))
+        ] + around
         return SynthesisRecord(
             source=source,
             tool=source,
@@ -226,7 +250,9 @@ class RtlProject:
             part=self.part,
             clock_ns=self.clock_ns,
             lut=sum(part.lut or 0 for part in parts),
-            ff=self.input_ff + sum(stage.ff for stage in self.stages),
+            ff=self.input_ff
+            + sum(stage.ff for stage in self.stages)
+            + sum(part.ff or 0 for part in around),
             dsp=sum(part.dsp or 0 for part in parts),
             bram18=sum(part.bram18 or 0 for part in parts),
             uram=0,

@@ -59,17 +59,20 @@ class Channel:
 
 
 def when(steps: Sequence[int], total: int, counter: str) -> str:
-    """Verilog condition: the counter is at one of these consecutive steps of `total`."""
-    if not len(steps):
-        return "1'b0"
-    first, last = steps[0], steps[-1]
-    if list(steps) != list(range(first, last + 1)):
-        raise ValueError(f"steps with gaps: {steps}")
-    if first == last and total > 1:
-        return f"{counter} == {first}"
-    above = [f"{counter} >= {first}"] if first > 0 else []
-    below = [f"{counter} <= {last}"] if last < total - 1 else []
-    return " && ".join(above + below) or "1'b1"
+    """Verilog condition: a counter from 0 to `total` - 1 is at one of these steps."""
+    runs: list[list[int]] = []
+    for step in steps:
+        if runs and runs[-1][1] == step - 1:
+            runs[-1][1] = step
+        else:
+            runs.append([step, step])
+    terms = []
+    for first, last in runs:
+        bounds = [f"{counter} >= {first}"] * (first > 0) + [f"{counter} <= {last}"] * (
+            last < total - 1
+        )
+        terms.append(f"{counter} == {first}" if first == last and bounds else " && ".join(bounds))
+    return " || ".join(terms or ["1'b0"]) or "1'b1"
 
 
 # ---- feeds: from tokens to operands
@@ -147,7 +150,7 @@ class Rom(Feed):
     values: NDArray[np.float64]
 
     def operand(self, step: int, tokens: Mapping[str, Token], state: State) -> Token:
-        return self.values[step]
+        return np.asarray(self.values[step])
 
     def verilog(self, name: str) -> str:
         bits = self.size * self.type.width
@@ -196,8 +199,8 @@ class Window(Feed):
         return self.particles - (self.steps - 1) * self.lanes
 
     def reads(self) -> dict[Channel, Sequence[int]]:
-        late = {self.late: range(self.steps - self.ahead)} if self.late else {}
-        return {self.early: [0], **late} if self.early else late
+        steps: dict[Channel, Sequence[int]] = {self.early: [0]} if self.early else {}
+        return steps | ({self.late: range(self.steps - self.ahead)} if self.late else {})
 
     def operand(self, step: int, tokens: Mapping[str, Token], state: State) -> Token:
         jets = len(next(iter(tokens.values())))
@@ -229,17 +232,20 @@ class Window(Feed):
         def zeros(rows: int) -> list[str]:
             return [f"{{{rows * row}{{1'b0}}}}"] if rows else []
 
-        late = f"{self.late.identifier}_q" if self.late else ""
-        newest, present = (late, when(self.reads()[self.late], self.steps, "step")) if self.late else ("0", "1'b1")
-        if self.late and self.last_lanes < self.lanes:
-            cut = [*zeros(self.lanes - self.last_lanes), f"{late}[{self.last_lanes * row - 1}:0]"]
-            final = when([self.steps - 1 - self.ahead], self.steps, "step")
-            newest = f"(({final}) ? {{{', '.join(cut)}}} : {newest})"
+        newest, present = "0", "1'b1"
+        if self.late:
+            late = newest = f"{self.late.identifier}_q"
+            present = when(self.reads()[self.late], self.steps, "step")
+            if self.last_lanes < self.lanes:
+                spare = zeros(self.lanes - self.last_lanes)
+                cut = ", ".join([*spare, f"{late}[{self.last_lanes * row - 1}:0]"])
+                final = when([self.steps - 1 - self.ahead], self.steps, "step")
+                newest = f"(({final}) ? {{{cut}}} : {late})"
         lines = [f"wire [{lane_bits - 1}:0] {name}_newest = ({present}) ? {newest} : 0;"]
         if self.rows == self.lanes:
             return "\n".join([*lines, f"assign {name} = {name}_newest;"])
         taken = min(self.early.size // self.columns, self.particles) if self.early else 0
-        begin = zeros(self.up + self.ahead * self.lanes - self.up - taken)
+        begin = zeros(self.ahead * self.lanes - taken)
         if self.early:
             begin += [f"{self.early.identifier}_q[{taken * row - 1}:0]"]
         begin += zeros(self.up)
@@ -314,11 +320,9 @@ class Collect(Drain):
 
     def token(self, step: int, results: Sequence[Token], state: State) -> Token:
         before = state.get("history", np.zeros((len(results[0]), 0)))
-        history = np.concatenate([before, results[0]], axis=1)
-        state["history"] = history[:, -(self.count - 1) * self.size :][:, : self.count * self.size]
-        if self.count == 1:
-            return results[0][:, : self.channel.size]
-        return history[:, -self.count * self.size :][:, : self.channel.size]
+        history = np.concatenate([before, results[0]], axis=1)[:, -self.count * self.size :]
+        state["history"] = history
+        return np.asarray(history[:, : self.channel.size])
 
     def verilog(self, token: str, results: Sequence[str]) -> str:
         width = self.size * self.channel.type.width
@@ -376,9 +380,7 @@ class Accumulate(Drain):
                 steps = [step for step, first in enumerate(self.first) if first + k == c]
                 if steps:
                     condition = when(steps, self.steps, "done_step")
-                    choices.append(
-                        f"({{{row}{{{condition}}}}} & {results[0]}[{k * row} +: {row}])"
-                    )
+                    choices.append(f"({{{row}{{{condition}}}}} & {results[0]}[{k * row} +: {row}])")
             lines.append(f"wire [{row - 1}:0] {token}_add{c} = {' | '.join(choices) or 0};")
             lines.append(
                 f"wire [{row - 1}:0] {token}_old{c} = "
@@ -389,6 +391,46 @@ class Accumulate(Drain):
                 f"{token}_old{c}[{i * width} +: {width}] + {token}_add{c}[{i * width} +: {width}];"
                 for i in range(self.columns)
             ]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Chunks(Drain):
+    """Sums of consecutive rows, each a token at the step in `ends` at which it is complete.
+
+    The result is (terms, columns): what the step adds to the row it begins in and, if there are
+    two terms, to the next one.
+    """
+
+    terms: int
+    ends: tuple[int, ...]
+
+    def writes(self) -> Sequence[int]:
+        return self.ends
+
+    def result_types(self) -> list[tuple[FixedType, int]]:
+        return [(self.channel.type, self.terms * self.channel.size)]
+
+    def token(self, step: int, results: Sequence[Token], state: State) -> Token:
+        added, following = results[0][:, : self.channel.size], results[0][:, self.channel.size :]
+        row = added if step == 0 else added + state["sum"]
+        if step in self.ends:
+            state["sum"] = following if self.terms > 1 else np.zeros_like(added)
+        else:
+            state["sum"] = row
+        return row
+
+    def verilog(self, token: str, results: Sequence[str]) -> str:
+        bits, width = self.channel.bits, self.channel.type.width
+        ended = when(self.ends, self.steps, "done_step")
+        following = f"{results[0]}[{bits} +: {bits}]" if self.terms > 1 else "0"
+        lines = [
+            f"reg [{bits - 1}:0] {token}_sum;",
+            f"wire [{bits - 1}:0] {token}_old = {{{bits}{{done_step != 0}}}} & {token}_sum;",
+            f"always @(posedge clk) if (done) {token}_sum <= ({ended}) ? {following} : {token};",
+        ]
+        for at in (f"[{i * width} +: {width}]" for i in range(self.channel.size)):
+            lines.append(f"assign {token}{at} = {token}_old{at} + {results[0]}{at};")
         return "\n".join(lines)
 
 
@@ -600,7 +642,7 @@ class _Builder:
         ):  # fmt: skip
             unit = self._unit(node.inputs, transfers(node.get_output_variable()), node.name)
             for name in node.outputs:
-                unit.operations[name] = lambda v, node=node: apply(node, [v[i] for i in node.inputs])
+                unit.operations[name] = _of_node(node)
         else:
             raise UserError(f"layer {node.name}: {kind} has no io_stream RTL; use io_parallel")
 
@@ -609,7 +651,9 @@ class _Builder:
 
         Units only read from earlier ones, so what joins one closes no circle.
         """
-        inside = [max((k for k, u in enumerate(self.units) if u.has(i)), default=-1) for i in inputs]
+        inside = [
+            max((k for k, u in enumerate(self.units) if u.has(i)), default=-1) for i in inputs
+        ]
         outside = [self.channels[i][0] for i in inputs if i in self.channels]
         at = max(inside)
         if at < 0 or at <= max(outside, default=-1) or self.units[at].steps != steps:
@@ -654,9 +698,7 @@ class _Builder:
         return self.channels[tensor][1]
 
     def _variable(self, tensor: str) -> Any:
-        return next(
-            n.variables[tensor] for n in self.graph.get_layers() if tensor in n.outputs
-        )
+        return next(n.variables[tensor] for n in self.graph.get_layers() if tensor in n.outputs)
 
     def _shape(self, tensor: str) -> tuple[int, ...]:
         """Shape of a transfer."""
@@ -667,26 +709,55 @@ class _Builder:
     def _projection(self, node: Any, exact: PartitionedProjection) -> None:
         (source,), (target,) = node.inputs, node.outputs
         wide, (particles, _) = lanes(self._variable(source)), node.input_shape()
-        steps = transfers(self._variable(source))
+        steps, partitions = transfers(self._variable(source)), exact.partitions
         unit = self._unit(node.inputs, steps, node.name)
-        rom, first = _weights_by_step(exact, particles, wide, steps)
-        terms = rom.shape[1]
-        weights, added = f"{node.name}/weights", f"{node.name}/added"
-        unit.feeds[weights] = Rom(exact.kernel_type.exact(), rom.shape[1:], rom.reshape(steps, -1))
-        unit.operations[added] = lambda v: np.stack(
-            [exact.add(v[source], v[weights][r]) for r in range(terms)], axis=-2
-        )
-        shape = self._shape(target)
-        sums = Channel(
-            f"{node.name}/rows",
-            exact.accum_type(node.input_type()),
-            exact.partitions * math.prod(shape),
-        )
-        self._drain(unit, Accumulate((added,), sums, steps, exact.partitions, terms, first))
-        emit = self._new(f"{node.name}_emit", exact.partitions)
-        row = f"{node.name}/row"
-        emit.feeds[row] = Part(sums.type, shape, sums, emit.steps)
-        emit.operations[target] = lambda v: exact.finish(v[row])
+        weights = _weights_by_step(exact, particles, wide, steps)
+        terms = weights.values.shape[1]
+        # Some lanes never meet some row: no sum is as wide as the kernel must think.
+        sums = exact.accum_type(node.input_type()).exact()
+        rom, later, added = (f"{node.name}/{what}" for what in ("weights", "later", "added"))
+        row = self._shape(target)
+        kind = exact.kernel_type.exact()
+        emit = Unit(_identifier(f"{node.name}_emit"), partitions)
+        drain: Drain
+        if weights.ends:
+            # A particle belongs to one row: one set of products, sorted into this and the next.
+            values = weights.values.sum(axis=1)
+            unit.feeds[rom] = Rom(kind, values.shape[1:], values.reshape(steps, -1))
+            if terms > 1:
+                sorted_out = np.any(weights.values[:, 1] != 0, axis=1).astype(np.float64)
+                unit.feeds[later] = Rom(FixedType(1, 1, False), (wide,), sorted_out)
+
+            def chunks(v: Mapping[str, Array]) -> Array:
+                products = [
+                    exact.add(v[source][..., i : i + 1, :], v[rom][:, i : i + 1])
+                    for i in range(wide)
+                ]
+                both = [sum(products[1:], products[0])]
+                if terms > 1:
+                    # The first lane always belongs to the row in which the transfer begins.
+                    gated = [p * v[later][i : i + 1] for i, p in enumerate(products) if i > 0]
+                    both.append(sum(gated[1:], gated[0]))
+                    both[0] = both[0] - both[1]
+                return sums.quantize(np.stack(both, axis=-2))
+
+            unit.operations[added] = chunks
+            channel = Channel(f"{node.name}/rows", sums, math.prod(row))
+            drain = Chunks((added,), channel, steps, terms, weights.ends)
+            feed = Read(sums, row, channel, partitions)
+        else:
+            flat = weights.values.reshape(steps, -1)
+            unit.feeds[rom] = Rom(kind, weights.values.shape[1:], flat)
+            unit.operations[added] = lambda v: sums.quantize(
+                np.stack([exact.add(v[source], v[rom][r]) for r in range(terms)], axis=-2)
+            )
+            channel = Channel(f"{node.name}/rows", sums, partitions * math.prod(row))
+            drain = Accumulate((added,), channel, steps, partitions, terms, weights.first)
+            feed = Part(sums, row, channel, partitions)
+        self._drain(unit, drain)
+        self.units.append(emit)
+        emit.feeds[f"{node.name}/row"] = feed
+        emit.operations[target] = lambda v: exact.finish(v[f"{node.name}/row"])
 
     def _attention(self, node: Any, exact: ConvAttention) -> None:
         query, *others = node.inputs
@@ -747,7 +818,11 @@ class _Builder:
         (source,), (target,) = node.inputs, node.outputs
         variable = self._variable(source)
         kind = fixed_type_of(variable.type.precision).exact()
-        types = {kind, output_type(node).exact(), fixed_type_of(node.get_attr("accum_t").precision).exact()}
+        types = {
+            kind,
+            output_type(node).exact(),
+            fixed_type_of(node.get_attr("accum_t").precision).exact(),
+        }
         if node.get_attr("pool_op").lower() != "max" or len(types) > 1:
             raise UserError(
                 f"layer {node.name}: RTL of io_stream has only the maximum, in its argument's type"
@@ -764,25 +839,40 @@ class _Builder:
         self._drain(unit, Maximum(tuple(results), channel, steps))
 
 
+def _of_node(node: Any) -> Operation:
+    return lambda values: apply(node, [values[name] for name in node.inputs])
+
+
 def _identifier(name: str) -> str:
     return "".join(c if c.isalnum() else "_" for c in name)
 
 
+@dataclass(frozen=True)
+class _Weights:
+    """values (steps, terms, H, lanes): of the rows that each step adds to, from row first[step] on.
+
+    ends: the step that completes each row, if rows follow each other and no step has more than two.
+    """
+
+    values: NDArray[np.float64]
+    first: tuple[int, ...]
+    ends: tuple[int, ...] | None
+
+
 def _weights_by_step(
     exact: PartitionedProjection, particles: int, wide: int, steps: int
-) -> tuple[NDArray[np.float64], tuple[int, ...]]:
-    """Weights (steps, terms, H, lanes) of the rows that each step adds to, and the first of them.
-
-    In chunks a particle belongs to one row, and a transfer to few; else each adds to all rows.
-    """
-    rows = exact.rows()
+) -> _Weights:
+    rows, stride = exact.rows(), exact.stride
     heads, partitions, length = rows.shape
-    first = [min(step * wide // exact.stride, partitions - 1) if exact.stride else 0 for step in range(steps)]
-    weights = np.zeros((steps, partitions, heads, wide))
+    first = [min(step * wide // stride, partitions - 1) if stride else 0 for step in range(steps)]
+    values = np.zeros((steps, partitions, heads, wide))
+    terms = 1
     for n in range(particles):
         step, lane = divmod(n, wide)
         for c in range(partitions):
-            if 0 <= (term := n - c * exact.stride) < length:
-                weights[step, c - first[step], :, lane] = rows[:, c, term]
-    used = np.flatnonzero(np.any(weights != 0, axis=(0, 2, 3)))
-    return weights[:, : used.max(initial=0) + 1], tuple(first)
+            if 0 <= (place := n - c * stride) < length:
+                values[step, c - first[step], :, lane] = rows[:, c, place]
+                terms = max(terms, c - first[step] + 1)
+    ends = tuple((min((c + 1) * stride, particles) - 1) // wide for c in range(partitions))
+    one_by_one = stride > 0 and terms <= 2 and len(set(ends)) == partitions
+    return _Weights(values[:, :terms], tuple(first), ends if one_by_one else None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from alkaid.trace.passes import optimize
 
 from salt_hls.digest import digest, graph_digest
 from salt_hls.errors import UserError
-from salt_hls.firmware.replay import output_type
 from salt_hls.fixed import FixedType
 from salt_hls.rtl.project import (
     PART,
@@ -38,7 +37,7 @@ from salt_hls.rtl.project import (
     write_pipeline,
 )
 from salt_hls.rtl.stream import Channel, Design, Unit, design_of, timing, when
-from salt_hls.rtl.tracer import symbols
+from salt_hls.rtl.tracer import HLS4MLTracer, symbols
 
 FIFO = Path(__file__).with_name("stream_fifo.v")
 _TABLE = re.compile(r"(?ms)^module (table_\w+)\(.*?^endmodule\n")
@@ -68,6 +67,7 @@ def generate_stream(
         return existing
 
     design = design_of(graph)
+    (features,) = HLS4MLTracer(graph, feature_types=feature_types).input_types()
     kernels: list[tuple[Port, Port]] = []
     stages: list[Stage] = []
     tables: dict[str, str] = {}
@@ -76,28 +76,24 @@ def generate_stream(
     with fresh_folder(folder) as work:
         for unit in design.units:
             progress(f"RTL: writing Verilog of {unit.name}")
-            logic = _trace(unit, design.source, feature_types)
+            logic = _trace(unit, design.source, features)
             with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
                 place = Path(temporary) / "kernel"
                 name = f"{unit.name}_kernel"
                 model = write_pipeline(logic, place, name, delay, part, clock_ns, multipliers)
-                tables |= _move(place, work, name, clock_ns)
+                tables |= _move(place, work, name)
             kernels.append((port_of(model.fsm.inp_signals[0]), port_of(model.fsm.out_signals[0])))
             found = registers_and_stages(model, multipliers)
             registers += found["input_ff"]
             stages += [replace(s, module=f"{name}_{s.module}") for s in found["stages"]]
             pipelines[unit.name] = len(found["stages"]) + 1
-        if not kernels[-1][1].bits:
-            raise UserError(
-                "RTL: every output of the model is a constant; train it, or check its types"
-            )
         times = timing(design, pipelines)
         (work / f"src/{TOP}_tables.v").write_text(
             "".join(["`timescale 1ns / 1ps\n\n", *(tables[name] for name in sorted(tables))])
         )
         shutil.copy(FIFO, work / "src/static")
         units = [
-            _unit(unit, *ports, pipelines[unit.name], feature_types if unit is design.units[0] else None)
+            _unit(unit, *ports, pipelines[unit.name])
             for unit, ports in zip(design.units, kernels, strict=True)
         ]
         (work / f"src/{TOP}.v").write_text("\n".join([_top(design, times.depths), *units]))
@@ -141,30 +137,24 @@ def _bus(channel: Channel) -> Port:
     )
 
 
-def _types(unit: Unit, source: Channel, features: Sequence[FixedType] | None) -> list[FixedType]:
-    """Of every value of the kernel's operands."""
+def _trace(unit: Unit, source: Channel, features: Sequence[FixedType]) -> Any:
+    """The unit's kernel on symbolic arrays."""
     types: list[FixedType] = []
     for feed in unit.feeds.values():
-        if features and source in feed.reads():
-            types += [*features] * (feed.size // len(features))
-        else:
-            types += [feed.type] * feed.size
-    return types
-
-
-def _trace(unit: Unit, source: Channel, features: Sequence[FixedType] | None) -> Any:
-    """The unit's kernel on symbolic arrays."""
-    types = _types(unit, source, features)
+        narrow = features if source in feed.reads() else [feed.type]
+        types += [*narrow] * (feed.size // len(narrow))
     flat = symbols((len(types),), types)
     ends = np.cumsum([feed.size for feed in unit.feeds.values()])
     operands = [flat[end - f.size : end] for f, end in zip(unit.feeds.values(), ends, strict=True)]
     results = np.concatenate(unit.kernel(operands))
-    return optimize(
-        trace([flat], results, optimize=False), keep_dead_inputs=True, retrace=False
-    )
+    if all(value.low == value.high for value in results):
+        raise UserError(
+            f"RTL: all that {unit.name} computes is constant; train the model, or check its types"
+        )
+    return optimize(trace([flat], results, optimize=False), keep_dead_inputs=True, retrace=False)
 
 
-def _move(place: Path, work: Path, name: str, clock_ns: float) -> dict[str, str]:
+def _move(place: Path, work: Path, name: str) -> dict[str, str]:
     """Puts a kernel's files where those of the design are; its tables by name."""
     (work / "src").mkdir(parents=True, exist_ok=True)
     tables = place / f"src/{name}_tables.v"  # if it has any
@@ -175,7 +165,10 @@ def _move(place: Path, work: Path, name: str, clock_ns: float) -> dict[str, str]
             (work / f"src/{own}.v").write_text(text)
     if not (work / "src/static").exists():
         shutil.copytree(place / "src/static", work / "src/static")
-        for given, wanted in ((f"src/{name}.xdc", f"src/{TOP}.xdc"), *[("build_vivado_prj.tcl",) * 2]):
+        for given, wanted in (
+            (f"src/{name}.xdc", f"src/{TOP}.xdc"),
+            *[("build_vivado_prj.tcl",) * 2],
+        ):
             (work / wanted).write_text((place / given).read_text().replace(f'"{name}"', f'"{TOP}"'))
     text = tables.read_text() if tables.exists() else ""
     return {found[1]: found[0] for found in _TABLE.finditer(text)}
@@ -184,7 +177,7 @@ def _move(place: Path, work: Path, name: str, clock_ns: float) -> dict[str, str]
 # ---- Verilog
 
 
-def _top(design: Design, depths: dict[str, int]) -> str:
+def _top(design: Design, depths: Mapping[str, int]) -> str:
     source, sink = design.source, design.sink
     lines = [
         "`timescale 1ns / 1ps",
@@ -208,7 +201,7 @@ def _top(design: Design, depths: dict[str, int]) -> str:
             s: f"{c}_{s}" for s in ("valid", "q", "read", "room", "reserve", "write", "data")
         }
         lines += [
-            f"  wire {', '.join(f'{c}_{s}' for s in ('valid', 'read', 'room', 'reserve', 'write'))};",
+            f"  wire {c}_valid, {c}_read, {c}_room, {c}_reserve, {c}_write;",
             f"  wire [{channel.bits - 1}:0] {c}_q, {c}_data;",
             f"  stream_fifo #(.WIDTH({channel.bits}), .DEPTH({depths[name]})) {c}_fifo (",
             "    .clk(clk), .rst(rst),",
@@ -229,9 +222,8 @@ def _top(design: Design, depths: dict[str, int]) -> str:
     return "\n".join([*lines, "", "endmodule", ""])
 
 
-def _unit(
-    unit: Unit, inputs: Port, outputs: Port, pipeline: int, features: Sequence[FixedType] | None
-) -> str:
+def _unit(unit: Unit, inputs: Port, outputs: Port, pipeline: int) -> str:
+    """Control, feeds, kernel and drains; the ports are the kernel's, `pipeline` its clocks."""
     reads, writes = unit.reads(), unit.writes()
     ports = ["input clk", "input rst"]
     for c in reads:
@@ -269,7 +261,9 @@ def _unit(
     for c, steps in unit.releases().items():
         lines.append(f"assign {c.identifier}_read = fire && ({when(steps, unit.steps, 'step')});")
     for c, steps in writes.items():
-        lines.append(f"assign {c.identifier}_reserve = fire && ({when(steps, unit.steps, 'step')});")
+        lines.append(
+            f"assign {c.identifier}_reserve = fire && ({when(steps, unit.steps, 'step')});"
+        )
     lines += ["", "// Operands."]
     given = []
     at = 0

@@ -132,8 +132,9 @@ def simulate_stream(
     """Sends events through a streaming design, once for each percentage of clocks without input.
 
     inputs: grid floats (events, particles, features); the last transfer's spare particles are
-    filled with noise. Latency is from an event's first transfer on the port to its result, II
-    between results; both are the greatest seen.
+    filled with particles of its own. Latency is from the clock that takes an event's first
+    transfer to its result, II between results; both are the greatest seen. Events that come faster
+    than the design's interval wait inside, which adds to the latency.
     Raises `UserError` when a tool is missing or a value is off its grid, `RuntimeError` when the
     design gets stuck.
     """
@@ -146,8 +147,8 @@ def simulate_stream(
     rows = np.asarray(inputs, np.float64).reshape(len(inputs), -1)
     spare = transfers * width - rows.shape[1]
     # A spare particle is one of the jet's own, which would count if it were not ignored.
-    noise = rows[:, : spare] if spare else rows[:, :0]
-    packed = project.inputs.pack(np.concatenate([rows, noise], axis=1).reshape(-1, width))
+    whole = np.concatenate([rows, rows[:, :spare]], axis=1)
+    packed = project.inputs.pack(whole.reshape(-1, width))
     found = []
     for percent in gaps:
         progress(f"RTL: simulating {len(rows)} events, {percent} % of the clocks without input")

@@ -33,7 +33,8 @@ _TABLE = re.compile(r"\btable_[0-9a-f_]+")
 class StageFigures:
     """Figures of one stage's logic; `inv` are inverters, most of which a placer absorbs.
 
-    levels: look-up tables and carry chains on the longest path.
+    levels: look-up tables and carry chains on the longest path. ff: registers; those behind a
+    pipeline stage are not in it.
     """
 
     module: str
@@ -43,6 +44,7 @@ class StageFigures:
     dsp: int
     bram18: int
     levels: int
+    ff: int
 
 
 @dataclass(frozen=True)
@@ -51,21 +53,28 @@ class Synthesis:
 
     project: RtlProject
     stages: tuple[StageFigures, ...]
+    around: StageFigures | None = None
+    """Of a streaming design: FIFOs, control, and the state around the kernels."""
+
+    @property
+    def everything(self) -> tuple[StageFigures, ...]:
+        """The stages and what is around them."""
+        return (*self.stages, self.around) if self.around else self.stages
 
     @property
     def carry8(self) -> int:
         """CARRY8 primitives: two CARRY4 make one."""
-        return sum((stage.carry4 + 1) // 2 for stage in self.stages)
+        return sum((stage.carry4 + 1) // 2 for stage in self.everything)
 
     @property
     def inv(self) -> int:
         """Inverters, not in `lut`."""
-        return sum(stage.inv for stage in self.stages)
+        return sum(stage.inv for stage in self.everything)
 
     @property
     def deepest(self) -> StageFigures:
         """The stage with the most logic levels."""
-        return max(self.stages, key=lambda stage: stage.levels)
+        return max(self.everything, key=lambda stage: stage.levels)
 
     def record(
         self, latency_cycles: int | None = None, ii_cycles: int | None = None
@@ -82,7 +91,9 @@ class Synthesis:
             + ("." if need <= project.clock_ns else ": timing is at risk."),
         ]
         if project.multipliers == "dsp":
-            notes.append("Products in DSP slices count as one level; unregistered, they take longer.")
+            notes.append(
+                "Products in DSP slices count as one level; unregistered, they take longer."
+            )
         parts = [
             Module(
                 name=stage.module,
@@ -91,8 +102,9 @@ class Synthesis:
                 bram18=stage.bram18,
                 carry=(stage.carry4 + 1) // 2,
                 levels=stage.levels,
+                ff=stage.ff,
             )
-            for stage in self.stages
+            for stage in self.everything
         ]
         return project.record(
             parts,
@@ -127,9 +139,11 @@ def synthesize(
     cache.mkdir(parents=True, exist_ok=True)
     found: dict[str, StageFigures] = {}
     # The largest stages first: the last to end should not be a long one.
-    stages = sorted(project.stages, key=lambda stage: -stage.lut)
+    modules = [s.module for s in sorted(project.stages, key=lambda stage: -stage.lut)]
+    if project.streaming:
+        modules.insert(0, project.top)
     with ThreadPoolExecutor(jobs) as pool:
-        tasks = [pool.submit(_stage, project, s.module, cache, timeout_s) for s in stages]
+        tasks = [pool.submit(_stage, project, m, cache, timeout_s) for m in modules]
         try:
             for count, task in enumerate(as_completed(tasks), 1):
                 figures = task.result()
@@ -138,24 +152,30 @@ def synthesize(
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
-    return Synthesis(project, tuple(found[stage.module] for stage in project.stages))
+    return Synthesis(
+        project,
+        tuple(found[stage.module] for stage in project.stages),
+        found.get(project.top) if project.streaming else None,
+    )
 
 
 def _stage(project: RtlProject, module: str, cache: Path, timeout_s: float) -> StageFigures:
     text = (project.folder / f"src/{module}.v").read_text()
+    boxes = project.kernels() if module == project.top else {}
     static = sorted((project.folder / "src/static").glob("*.v"))
     dsp = project.multipliers == "dsp"
     # Tables are named by their content, so the text of the stage stands for them.
     anonymous = text.replace(f"module {module} ", "module stage ", 1)
-    key = digest(anonymous, static, dsp, _STAGE, version("pyosys"))
+    key = digest(anonymous, static, dsp, sorted(boxes.values()), _STAGE, version("pyosys"))
     result = cache / f"yosys-{key[:24]}.json"
     if not result.exists():
         with tempfile.TemporaryDirectory(dir=cache, prefix=".yosys.") as temporary:
             work = Path(temporary)
             tables = work / "tables.v"
-            tables.write_text(_tables(project, text))
+            tables.write_text(_tables(project, text) + "".join(boxes.values()))
             sources = [*static, tables, project.folder / f"src/{module}.v"]
-            job = {"top": module, "sources": [str(s) for s in sources], "dsp": dsp}
+            paths = [str(source) for source in sources]
+            job = {"top": module, "sources": paths, "dsp": dsp, "boxes": list(boxes)}
             (work / "job.json").write_text(json.dumps(job))
             log = cache / f"{result.stem}.log"
             command = [sys.executable, str(_STAGE), str(work / "job.json"), str(work / "result")]
@@ -169,7 +189,7 @@ def _stage(project: RtlProject, module: str, cache: Path, timeout_s: float) -> S
             if status != 0:
                 raise RuntimeError(f"Yosys failed on stage {module} (status {status}); see {log}")
             os.replace(work / "result", result)
-            log.unlink()
+            log.unlink(missing_ok=True)  # two stages of the same logic may run side by side
     return StageFigures(module=module, **json.loads(result.read_text()))
 
 

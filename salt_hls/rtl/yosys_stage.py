@@ -1,6 +1,7 @@
 """Synthesizes one module in a process of its own: `python -m salt_hls.rtl.yosys_stage JOB RESULT`.
 
-JOB is JSON: `top`, `sources` (Verilog files), `dsp` (map products to DSP slices). RESULT gets
+JOB is JSON: `top`, `sources` (Verilog files), `dsp` (map products to DSP slices), `boxes` (modules
+that stay outside: the design then has state, and its memories are mapped as such). RESULT gets
 counts of primitives and the depth of the logic.
 """
 
@@ -15,13 +16,12 @@ from typing import Any
 LUTS_OF_WIDTH = {7: 2, 8: 4}
 """Functions of 7 and 8 inputs are LUT6s joined by the multiplexers of a slice."""
 
-RECIPE = (
-    "proc",
-    "flatten",
-    "opt -full",
-    # ROMs read without a clock have no block-RAM form: make them logic.
-    "memory -nomap",
-    "memory_map",
+MEMORIES = {"RAM32M": 4, "RAM32M16": 8, "RAM64M": 4, "RAM64M8": 8} | {
+    "RAM32X1D": 2, "RAM64X1D": 2, "RAM128X1D": 4, "RAM256X1D": 8
+}  # fmt: skip
+"""Look-up tables that a distributed memory takes."""
+
+_MAP = (
     "opt -full",
     "synth_xilinx -family xcup -noiopad -noclkbuf -flatten {dsp} -run begin:map_luts",
     "opt_expr -mux_undef -noclkinv",
@@ -29,6 +29,9 @@ RECIPE = (
     "abc -luts 2:2,3,6:5,10,20",
     "clean",
 )
+# ROMs read without a clock have no block-RAM form: make them logic.
+RECIPE = ("proc", "flatten", "opt -full", "memory -nomap", "memory_map", *_MAP)
+RECIPE_WITH_MEMORIES = ("proc -norom", "flatten", *_MAP)
 
 
 def main(job: Path, result: Path) -> None:
@@ -40,12 +43,15 @@ def main(job: Path, result: Path) -> None:
     design = libyosys.Design()
     commands = [f'read_verilog -defer "{source}"' for source in given["sources"]]
     commands += [f"hierarchy -top {given['top']}"]
-    commands += [step.format(dsp="" if given["dsp"] else "-nodsp") for step in RECIPE]
+    boxes = given["boxes"]
+    recipe = RECIPE_WITH_MEMORIES if boxes else RECIPE
+    commands += [step.format(dsp="" if given["dsp"] else "-nodsp") for step in recipe]
     commands += [f"select {given['top']}", f'write_json -selected "{netlist}"']
     for command in commands:
         libyosys.run_pass(command, design)
-    cells = json.loads(netlist.read_text())["modules"][given["top"]]["cells"]
-    result.write_text(json.dumps({**count(cells.values()), "levels": depth(list(cells.values()))}))
+    found = json.loads(netlist.read_text())["modules"][given["top"]]["cells"]
+    cells = [cell for cell in found.values() if cell["type"] not in boxes]
+    result.write_text(json.dumps({**count(cells), "levels": depth(cells)}))
 
 
 def count(cells: Any) -> dict[str, int]:
@@ -73,10 +79,14 @@ def count(cells: Any) -> dict[str, int]:
             found["dsp"] += 1
         elif kind.startswith(("RAMB18", "RAMB36")):
             found["bram18"] += 1 if kind.startswith("RAMB18") else 2
+        elif kind in MEMORIES:
+            found["lut"] += MEMORIES[kind]
+        elif kind.startswith("FD"):
+            found["ff"] += 1
         elif not kind.startswith("MUXF"):
             raise ValueError(f"unexpected cell {kind} after mapping")
     found["lut"] -= shared(cells)
-    return {key: found[key] for key in ("lut", "inv", "carry4", "dsp", "bram18")}
+    return {key: found[key] for key in ("lut", "inv", "carry4", "dsp", "bram18", "ff")}
 
 
 def shared(cells: list[dict[str, Any]]) -> int:
@@ -108,7 +118,11 @@ def shared(cells: list[dict[str, Any]]) -> int:
 
 
 def depth(cells: list[dict[str, Any]]) -> int:
-    """Look-up tables and carry chains on the longest path; a chain counts once, however long."""
+    """Look-up tables and carry chains on the longest path; a chain counts once, however long.
+
+    Paths begin and end at registers; of a memory only the addresses are on one.
+    """
+    cells = [cell for cell in cells if not cell["type"].startswith("FD")]
     driver: dict[int, int] = {}
     for number, cell in enumerate(cells):
         for pin, bits in cell["connections"].items():
@@ -120,6 +134,8 @@ def depth(cells: list[dict[str, Any]]) -> int:
         sources: dict[int, int] = {}
         for pin, bits in cell["connections"].items():
             if cell["port_directions"][pin] == "output":
+                continue
+            if cell["type"] in MEMORIES and not pin.startswith(("ADDR", "DPRA")):
                 continue
             # A carry that comes from the chain's earlier part adds nothing.
             step = 0 if cell["type"].startswith(("$scope", "MUXF")) or pin == "CI" else 1

@@ -98,13 +98,6 @@ def test_wrong_rtl_is_named_and_reported(firmware: Checked, tmp_path: Path) -> N
     assert "Not bit-exact" in (firmware.folder / "report.html").read_text()
 
 
-def test_streaming_firmware_is_refused(small_model: Make, tmp_path: Path) -> None:
-    path = small_model(**SMALL, firmware={"io_type": "io_stream"})
-    streaming = checked_firmware(str(path), None, tmp_path / "build", BUDGET, 1, quiet)
-    with pytest.raises(UserError, match="small: RTL of io_stream"):
-        estimate(streaming, Options(), BUDGET, quiet)
-
-
 def test_checked_firmware_is_built_once(
     firmware: Checked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -171,8 +171,16 @@ def test_counting_and_depth_of_a_netlist() -> None:
         _cell("$lut", {"A": [15, 1, 2, 3, 4, 5, 6]}, {"Y": [17]}),
     ]
     # The first two share a site; the last needs two.
-    assert yosys_stage.count(cells) == {"lut": 3, "inv": 1, "carry4": 2, "dsp": 0, "bram18": 0}
+    expected = {"lut": 3, "inv": 1, "carry4": 2, "dsp": 0, "bram18": 0, "ff": 0}
+    assert yosys_stage.count(cells) == expected
     assert yosys_stage.depth(cells) == 3
+    # A register ends a path; a memory is read through its addresses, written without them.
+    cells += [
+        _cell("FDRE", {"D": [17], "C": [99]}, {"Q": [1]}),
+        _cell("RAM32M16", {"ADDRA": [17, 3], "DIA": [18]}, {"DOA": [19, 20]}),
+    ]
+    assert yosys_stage.count(cells) == {**expected, "lut": 3 + 8, "ff": 1}
+    assert yosys_stage.depth(cells) == 4
     with pytest.raises(ValueError, match="unexpected cell"):
         yosys_stage.count([_cell("$mul", {"A": [1]}, {"Y": [2]})])
 

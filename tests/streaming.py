@@ -1,0 +1,59 @@
+"""Small streaming taggers of every kind, for the tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import yaml
+
+from salt_hls.config import MODELS, ModelConfig
+from salt_hls.firmware.convert import convert
+from salt_hls.models import build_model, snap_weights
+
+SMALL = {"particles": 13, "partitions": 4, "width": 8, "heads": 2, "feed_forward": 8}
+LINFORMER = {"keys": "dense", "values": "dense", "filter_heights": []}
+
+
+def built(folder: Path, particles_per_clock: int, **changes: Any) -> tuple[Any, Any]:
+    """A small Keras model and its streaming graph."""
+    content = yaml.safe_load((MODELS / "salt_p4_n16.yaml").read_text())
+    config = ModelConfig.model_validate({**content, **SMALL, **changes})
+    if config.attention == "full":
+        types = config.types.model_dump(mode="json")
+        types["attention"]["sum"] = "ap_ufixed<10,5>"
+        config = ModelConfig.model_validate({**content, **SMALL, **changes, "types": types})
+    tf.keras.utils.set_random_seed(1)
+    model = build_model(config, quantized=True)
+    rng = np.random.default_rng(0)
+    for weight in model.weights:
+        weight.assign(weight + rng.normal(0, 0.3, weight.shape))
+    snap_weights(model)
+    container = config.inputs.container
+    graph = convert(
+        model, container, "small", folder / "project", "Vitis",
+        io_type="io_stream", particles_per_clock=particles_per_clock,
+    )  # fmt: skip
+    return model, graph
+
+
+def graph_of(folder: Path, particles_per_clock: int, **changes: Any) -> Any:
+    return built(folder, particles_per_clock, **changes)[1]
+
+
+VARIANTS = {
+    "SAL-T": (1, {}),
+    "two particles a clock": (2, {}),
+    "four particles a clock": (4, {}),
+    "a jet a clock": (13, {"partitions": 1}),
+    "partitions limit the rate": (13, {}),
+    "projection after the key matrix": (3, {"project_first": False}),
+    "shared projections": (1, {"share_projections": True}),
+    "Linformer": (2, LINFORMER),
+    "full attention": (5, {"attention": "full", "filter_heights": [], "partitions": 13}),
+    "two blocks": (2, {"blocks": 2}),
+    "fewer particles than the filter is high": (1, {"particles": 2, "partitions": 2}),
+    "150 particles": (1, {"particles": 150}),
+}
