@@ -370,7 +370,7 @@ def report(
 ) -> None:
     """Reads vendor reports, judges the best figures against a budget, renews the page."""
     from salt_hls.reports.budget import judge, load_budget
-    from salt_hls.reports.folder import JSON, publish
+    from salt_hls.reports.folder import add
     from salt_hls.reports.model import Report
     from salt_hls.reports.vendor import scan_reports
 
@@ -385,11 +385,7 @@ def report(
         result = Report(model=str(from_), synthesis=records)
         result.budget = judge(result, limits)
     else:
-        folder = build / Path(model).stem
-        result = Report.read(folder / JSON)
-        known = {r.source for r in records}
-        result.synthesis = [r for r in result.synthesis if r.source not in known] + records
-        publish(result, folder, limits)
+        result = add(records, build / Path(model).stem, limits)
     if json_:
         rows = [r.model_dump(mode="json") for r in (records if scan else result.synthesis)]
         typer.echo(json.dumps({"synthesis": rows}))

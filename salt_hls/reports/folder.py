@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
 from salt_hls.errors import UserError
 from salt_hls.reports.budget import Budget, judge
 from salt_hls.reports.html import HISTORY, write_html
-from salt_hls.reports.model import Report
+from salt_hls.reports.model import Report, SynthesisRecord
 
 JSON, PAGE, EARLIER = "report.json", "report.html", "history"
 
@@ -19,6 +20,15 @@ def publish(report: Report, folder: Path, budget: Budget) -> None:
     report.budget = judge(report, budget)
     report.write(folder / JSON)
     write_html(report, folder / PAGE, earlier(folder))
+
+
+def add(records: Sequence[SynthesisRecord], folder: Path, budget: Budget) -> Report:
+    """The report of `folder` with these records, each in place of one of the same source."""
+    report = Report.read(folder / JSON)
+    new = {record.source for record in records}
+    report.synthesis = [r for r in report.synthesis if r.source not in new] + [*records]
+    publish(report, folder, budget)
+    return report
 
 
 def earlier(folder: Path) -> list[tuple[str, Report]]:

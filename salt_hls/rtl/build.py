@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -12,9 +12,9 @@ from salt_hls.firmware.build import RTL, Checked
 from salt_hls.firmware.compare import compare, first_difference
 from salt_hls.firmware.replay import output_type
 from salt_hls.reports.budget import Budget
-from salt_hls.reports.folder import JSON, PAGE, publish
-from salt_hls.reports.model import BitAccuracy, Report, SynthesisRecord
-from salt_hls.rtl.project import MANIFEST, Multipliers, RtlProject, generate
+from salt_hls.reports.folder import JSON, PAGE, add
+from salt_hls.reports.model import Report, SynthesisRecord
+from salt_hls.rtl.project import Multipliers, RtlProject, existing, generate
 from salt_hls.rtl.stream_project import generate_stream
 from salt_hls.rtl.verilator import Simulation, simulate, simulate_stream
 from salt_hls.rtl.yosys import TIMEOUT_S, synthesize
@@ -40,7 +40,7 @@ def write_rtl(firmware: Checked, options: Options, progress: Progress) -> RtlPro
     Figures of another RTL leave the firmware's report.
     """
     config, folder = firmware.tagger.config, firmware.folder / RTL
-    before = RtlProject.load(folder).key if (folder / MANIFEST).exists() else None
+    before = existing(folder)
     make = generate_stream if config.firmware.io_type == "io_stream" else generate
     project = make(
         firmware.graph,
@@ -51,7 +51,7 @@ def write_rtl(firmware: Checked, options: Options, progress: Progress) -> RtlPro
         feature_types=[feature.type for feature in config.inputs.features],
         progress=progress,
     )
-    if project.key != before:
+    if before is None or project.key != before.key:
         report = Report.read(firmware.folder / JSON)
         report.synthesis = [r for r in report.synthesis if r.source not in SOURCES]
         report.bit_accuracy = [r for r in report.bit_accuracy if r.pair != PAIR]
@@ -62,7 +62,7 @@ def write_rtl(firmware: Checked, options: Options, progress: Progress) -> RtlPro
 def estimate(firmware: Checked, options: Options, budget: Budget, progress: Progress) -> Report:
     """The figures known without simulation or synthesis, into the firmware's report."""
     project = write_rtl(firmware, options, progress)
-    return _add(firmware, budget, [project.estimate()])
+    return add([project.estimate()], firmware.folder, budget)
 
 
 def build_rtl(
@@ -114,7 +114,10 @@ def build_rtl(
         status="Fail" if bits.mismatches else "Pass",
         notes=[f"{bits.events:,} events {given}"],
     )
-    report = _add(firmware, budget, [project.estimate(), observed], [bits])
+    report = Report.read(firmware.folder / JSON)
+    report.bit_accuracy = [r for r in report.bit_accuracy if r.pair != PAIR] + [bits]
+    report.write(firmware.folder / JSON)
+    report = add([project.estimate(), observed], firmware.folder, budget)
     if difference := first_difference([bits]):
         raise UserError(f"{difference}; see {firmware.folder / PAGE}")
     return project, simulation, report
@@ -135,20 +138,4 @@ def synthesize_rtl(
         project, cache, jobs=workers, timeout_s=timeout_s or TIMEOUT_S, progress=progress
     )
     record = figures.record(seen.latency_cycles, seen.ii_cycles)
-    return _add(firmware, budget, [record])
-
-
-def _add(
-    firmware: Checked,
-    budget: Budget,
-    records: Sequence[SynthesisRecord],
-    bits: Sequence[BitAccuracy] = (),
-) -> Report:
-    """The firmware's report with these figures, judged and written."""
-    report = Report.read(firmware.folder / JSON)
-    new = {record.source for record in records}
-    report.synthesis = [r for r in report.synthesis if r.source not in new] + [*records]
-    if bits:
-        report.bit_accuracy = [r for r in report.bit_accuracy if r.pair != PAIR] + [*bits]
-    publish(report, firmware.folder, budget)
-    return report
+    return add([record], firmware.folder, budget)

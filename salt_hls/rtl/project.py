@@ -285,8 +285,8 @@ def generate(
     delay = stage_budget(clock_ns) if stage_delay_ns is None else stage_delay_ns
     options = (clock_ns, part, delay, multipliers, ternary_adders, feature_types)
     key = digest(graph_digest(graph), options)
-    if existing := kept(folder, key):
-        return existing
+    if (before := existing(folder)) and before.key == key:
+        return before
 
     tracer = HLS4MLTracer(graph, feature_types=feature_types)
     progress("RTL: tracing the graph")
@@ -332,12 +332,10 @@ def check_options(clock_ns: float, multipliers: str) -> None:
         raise UserError(f"multipliers: must be lut or dsp, got {multipliers!r}")
 
 
-def kept(folder: Path, key: str) -> RtlProject | None:
-    """The project that is in the folder, if it has this key."""
+def existing(folder: Path) -> RtlProject | None:
+    """The project that is in the folder, unless there is none or it is damaged."""
     with suppress(UserError):
-        existing = RtlProject.load(folder)
-        if existing.key == key:
-            return existing
+        return RtlProject.load(folder)
     return None
 
 

@@ -27,8 +27,8 @@ from salt_hls.rtl.project import (
     Stage,
     Streaming,
     check_options,
+    existing,
     fresh_folder,
-    kept,
     port_of,
     registers_and_stages,
     silent,
@@ -63,8 +63,8 @@ def generate_stream(
     check_options(clock_ns, multipliers)
     delay = stage_budget(clock_ns)
     key = digest(graph_digest(graph), _lanes(graph), clock_ns, part, multipliers, feature_types)
-    if existing := kept(folder, key):
-        return existing
+    if (before := existing(folder)) and before.key == key:
+        return before
 
     design = design_of(graph)
     (features,) = HLS4MLTracer(graph, feature_types=feature_types).input_types()

@@ -46,6 +46,11 @@ class StageFigures:
     levels: int
     ff: int
 
+    @property
+    def carry8(self) -> int:
+        """CARRY8 primitives: two CARRY4 make one."""
+        return (self.carry4 + 1) // 2
+
 
 @dataclass(frozen=True)
 class Synthesis:
@@ -63,8 +68,8 @@ class Synthesis:
 
     @property
     def carry8(self) -> int:
-        """CARRY8 primitives: two CARRY4 make one."""
-        return sum((stage.carry4 + 1) // 2 for stage in self.everything)
+        """CARRY8 primitives."""
+        return sum(stage.carry8 for stage in self.everything)
 
     @property
     def inv(self) -> int:
@@ -100,7 +105,7 @@ class Synthesis:
                 lut=stage.lut,
                 dsp=stage.dsp,
                 bram18=stage.bram18,
-                carry=(stage.carry4 + 1) // 2,
+                carry=stage.carry8,
                 levels=stage.levels,
                 ff=stage.ff,
             )

@@ -9,7 +9,7 @@ from typing import NamedTuple, cast, get_args
 from salt_hls.errors import UserError
 from salt_hls.firmware.build import PROJECT, RTL, Checked
 from salt_hls.reports.budget import Budget
-from salt_hls.reports.folder import JSON, publish
+from salt_hls.reports.folder import add
 from salt_hls.reports.model import Report, SynthesisRecord
 from salt_hls.reports.vendor import scan_reports
 from salt_hls.rtl.build import Options, write_rtl
@@ -64,11 +64,7 @@ def synthesize_hls(
         run_vivado(project, timeout_s=timeout_s, progress=progress)
         folders.append(firmware.folder / RTL)
     records = [record for folder in folders for record in _read(folder)]
-    report = Report.read(firmware.folder / JSON)
-    new = {record.source for record in records}
-    report.synthesis = [r for r in report.synthesis if r.source not in new] + records
-    publish(report, firmware.folder, budget)
-    return report
+    return add(records, firmware.folder, budget)
 
 
 def _read(folder: Path) -> Sequence[SynthesisRecord]:
