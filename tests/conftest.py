@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from salt_hls.config import MODELS
+from salt_hls.jets.dataset import JetSet
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -30,6 +31,17 @@ def small_model(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return make
+
+
+@pytest.fixture
+def few_jets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of the machinery, 300 of the sample jets do."""
+    from salt_hls.firmware import build, diagnose
+
+    path = tmp_path / "sample.h5"
+    JetSet.read(MODELS / "sample.h5", slice(0, 300)).write(path)
+    for module in (build, diagnose):
+        monkeypatch.setattr(module, "SAMPLE", path)
 
 
 def save_random_weights(path: Path, seed: int) -> None:

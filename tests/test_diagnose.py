@@ -12,11 +12,9 @@ import yaml
 
 from salt_hls.config import MODELS, ModelConfig, load_yaml
 from salt_hls.errors import UserError
-from salt_hls.firmware import diagnose as module
 from salt_hls.firmware.diagnose import Diagnosis, OrderAccuracy, diagnose, warnings_of
 from salt_hls.firmware.tally import HeadUse, Tally, TensorUse
 from salt_hls.fixed import FixedType, Table
-from salt_hls.jets.dataset import JetSet
 from salt_hls.models import build_model
 
 Make = Callable[..., Path]
@@ -125,13 +123,9 @@ def test_warnings(changes: dict[str, Any], expected: str | None) -> None:
             raise UserError(lines[0])
 
 
-def test_diagnosis_of_a_model(
-    small_model: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("few_jets")
+def test_diagnosis_of_a_model(small_model: Make, tmp_path: Path) -> None:
     """A bad model: a sum that wraps and a head whose keys are zero."""
-    sample = tmp_path / "sample.h5"
-    JetSet.read(MODELS / "sample.h5", slice(0, 300)).write(sample)
-    monkeypatch.setattr(module, "SAMPLE", sample)
     types = yaml.safe_load((MODELS / "salt_p4_n16.yaml").read_text())["types"]
     types["query"] = "ap_fixed<4,1>"
     path = small_model(types=types)

@@ -27,24 +27,17 @@ from salt_hls.firmware import build as build_module
 from salt_hls.firmware.build import build_firmware, load_tagger
 from salt_hls.firmware.compare import adversarial_inputs, compare, first_difference
 from salt_hls.fixed import FixedType
-from salt_hls.jets.dataset import JetSet
 from salt_hls.layers.dynamic_tanh.arithmetic import DynamicTanh
 from salt_hls.reports.budget import load_budget
 
 Make = Callable[..., Path]
 BUDGET = load_budget("template")
 
+pytestmark = pytest.mark.usefixtures("few_jets")
+
 
 def quiet(text: str, done: int, total: int) -> None:
     pass
-
-
-@pytest.fixture(autouse=True)
-def few_jets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """These tests are about the machinery: 300 sample jets do."""
-    path = tmp_path / "sample.h5"
-    JetSet.read(MODELS / "sample.h5", slice(0, 300)).write(path)
-    monkeypatch.setattr(build_module, "SAMPLE", path)
 
 
 def cli(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:

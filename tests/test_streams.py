@@ -14,9 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from streaming import LINFORMER, VARIANTS, built, graph_of
 
-from salt_hls.config import MODELS, ModelConfig, load_yaml
+from salt_hls.config import ModelConfig, load_yaml
 from salt_hls.errors import UserError
-from salt_hls.firmware import build as build_module
 from salt_hls.firmware import csim as csim_module
 from salt_hls.firmware.build import build_firmware
 from salt_hls.firmware.compare import adversarial_inputs, first_difference, keras_layers
@@ -35,7 +34,6 @@ from salt_hls.firmware.streams import (
     sufficient_depths,
 )
 from salt_hls.fixed import FixedType
-from salt_hls.jets.dataset import JetSet
 from salt_hls.layers.schedule import Process
 from salt_hls.reports.budget import load_budget
 
@@ -201,12 +199,8 @@ def test_large_jets_are_exact(
     assert len(np.unique(simulated["logits"])) > 10
 
 
-def test_build(
-    small_model: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sample = tmp_path / "sample.h5"
-    JetSet.read(MODELS / "sample.h5", slice(0, 100)).write(sample)
-    monkeypatch.setattr(build_module, "SAMPLE", sample)
+@pytest.mark.usefixtures("few_jets")
+def test_build(small_model: Callable[..., Path], tmp_path: Path) -> None:
     path = small_model(firmware={"io_type": "io_stream", "particles_per_clock": 4})
     budget = load_budget("template")
     report = build_firmware(str(path), "Vivado", tmp_path / "build", budget, 1, lambda *_: None)

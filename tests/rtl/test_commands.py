@@ -12,11 +12,9 @@ import pytest
 from typer.testing import CliRunner
 
 from salt_hls.cli import app
-from salt_hls.config import MODELS
 from salt_hls.errors import UserError
 from salt_hls.firmware import build as build_module
 from salt_hls.firmware.build import Checked, build_firmware, checked_firmware
-from salt_hls.jets.dataset import JetSet
 from salt_hls.reports.budget import load_budget
 from salt_hls.reports.model import Report
 from salt_hls.rtl.build import Options, build_rtl, estimate, synthesize_rtl
@@ -31,16 +29,11 @@ GROWTH = 1.02
 
 Make = Callable[..., Path]
 
+pytestmark = pytest.mark.usefixtures("few_jets")
+
 
 def quiet(*_: object) -> None:
     pass
-
-
-@pytest.fixture(autouse=True)
-def few_jets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "sample.h5"
-    JetSet.read(MODELS / "sample.h5", slice(0, 300)).write(path)
-    monkeypatch.setattr(build_module, "SAMPLE", path)
 
 
 @pytest.fixture

@@ -15,14 +15,11 @@ import pytest
 from numpy.typing import NDArray
 from streaming import LINFORMER, VARIANTS, graph_of
 
-from salt_hls.config import MODELS
 from salt_hls.errors import UserError
-from salt_hls.firmware import build as build_module
 from salt_hls.firmware.build import checked_firmware
 from salt_hls.firmware.compare import adversarial_inputs
 from salt_hls.firmware.replay import replay
 from salt_hls.fixed import FixedType
-from salt_hls.jets.dataset import JetSet
 from salt_hls.reports.budget import load_budget
 from salt_hls.rtl import yosys
 from salt_hls.rtl.build import Options, estimate, synthesize_rtl
@@ -239,12 +236,8 @@ def test_synthesis_counts_what_is_around_the_kernels(project: RtlProject, tmp_pa
     assert record.modules[-1].name == "salt" and record.modules[-1].ff == found.around.ff
 
 
-def test_from_a_model_to_its_report(
-    small_model: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sample = tmp_path / "sample.h5"
-    JetSet.read(MODELS / "sample.h5", slice(0, 100)).write(sample)
-    monkeypatch.setattr(build_module, "SAMPLE", sample)
+@pytest.mark.usefixtures("few_jets")
+def test_from_a_model_to_its_report(small_model: Callable[..., Path], tmp_path: Path) -> None:
     path = small_model(
         particles=5, partitions=2, width=4, heads=2, feed_forward=4,
         firmware={"io_type": "io_stream", "particles_per_clock": 2, "clock_ns": 10},
