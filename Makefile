@@ -13,7 +13,7 @@ READY := $(VENV)/.ready
 # Of the RTL: the model's own clock unless CLOCK_NS is given.
 HARDWARE := --budget '$(BUDGET)' $(if $(CLOCK_NS),--clock-ns '$(CLOCK_NS)') $(if $(MULTIPLIERS),--multipliers '$(MULTIPLIERS)')
 
-.PHONY: firmware rtl synth test data train results diagnose golden bench report lint clean
+.PHONY: firmware rtl synth test data train results scaling diagnose golden bench report lint clean
 
 firmware: $(READY)
 	@$(RUN) firmware '$(MODEL)' --backend '$(BACKEND)' --budget '$(BUDGET)'
@@ -27,7 +27,7 @@ synth: $(READY)
 test: $(READY)
 	@$(VENV)/bin/python -m pytest -n 2 -m "not slow"
 
-data golden: $(READY)
+data golden scaling: $(READY)
 	@$(RUN) $@
 
 train diagnose: $(READY)

@@ -323,6 +323,29 @@ def bench(model: Model = "salt_p4", build: Build = Path("build")) -> None:
 
 
 @app.command()
+def scaling(
+    model: Model = "salt_p4_n150",
+    path: Annotated[
+        Path, typer.Option(help="JSON of the figures; the plot stands beside it.")
+    ] = ROOT / "docs" / "results" / "scaling.json",
+    build: Build = Path("build"),
+) -> None:
+    """Measures cycles and area of a streaming tagger against particles and lanes."""
+    from salt_hls.rtl.scaling import measure
+
+    with progress_bar() as update:
+        result = measure(model, path, build / CACHE, cores(), lambda text: update(text, 0, 1))
+    table = Table("particles", "a clock", "II", "latency", "LUT", "FF", "events")
+    for p in result.points:
+        table.add_row(
+            *map(str, (p.particles, p.particles_per_clock, p.ii_cycles, p.latency_cycles)),
+            *(f"{count:,}" for count in (p.lut, p.ff, p.events)),
+        )
+    console.print(table)
+    console.print(f"written to {path} and {path.with_suffix('.png')}")
+
+
+@app.command()
 def results(
     rows: Annotated[
         list[str] | None, typer.Argument(help="Rows of the study, all if none.")
