@@ -469,8 +469,12 @@ def _print_report(report: Any) -> None:
     console.print(table)
 
 
+class _Interrupted(BaseException):
+    """Not an `Exception`: hls4ml's writer passes over those raised while it imports Keras."""
+
+
 def _interrupted(number: int, frame: object) -> None:
-    raise UserError("interrupted; nothing half-written is left, long work continues next time")
+    raise _Interrupted("interrupted; nothing half-written is left, long work continues next time")
 
 
 def main() -> None:
@@ -485,6 +489,6 @@ def main() -> None:
         signal.signal(number, _interrupted)
     try:
         app()
-    except UserError as error:
+    except (UserError, _Interrupted) as error:
         errors.print(f"salt-hls: {error}", markup=False, highlight=False, soft_wrap=True)
         raise SystemExit(1) from None
