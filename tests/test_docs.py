@@ -11,6 +11,7 @@ from salt_hls.config import MODELS, ROOT
 from salt_hls.reports.budget import judge, load_budget
 from salt_hls.reports.model import Report
 from salt_hls.rtl.scaling import Scaling
+from salt_hls.training.run import Result
 
 REPORTS = sorted((ROOT / "docs/results/hardware").glob("*.json"))
 PAGES = [ROOT / "README.md", ROOT / "docs/hardware.md"]
@@ -64,3 +65,42 @@ def test_tables_show_the_committed_reports(path: Path) -> None:
         assert row(report) in page.read_text().splitlines(), (
             f"{page.name} should have {row(report)}"
         )
+
+
+@pytest.mark.parametrize("path", sorted(MODELS.glob("*.metrics.json")), ids=lambda p: p.name)
+def test_accuracies_are_those_of_the_metrics(path: Path) -> None:
+    result = Result.model_validate_json(path.read_text())
+    accuracies = f"{result.float_.accuracy:.2%} | {result.quantized.accuracy:.2%}".replace(
+        "%", " %"
+    )
+    for page in (ROOT / "README.md", ROOT / "docs/results.md"):
+        lines = [
+            ln for ln in page.read_text().splitlines() if ln.startswith(f"| `{result.model}` |")
+        ]
+        assert any(accuracies in line for line in lines), f"{page.name} should have {accuracies}"
+
+
+def test_budget_table_shows_the_committed_reports() -> None:
+    lines = (ROOT / "docs/hardware.md").read_text().splitlines()
+    head = next(line for line in lines if line.startswith("| budget | limit |"))
+    reports = [
+        Report.read(ROOT / f"docs/results/hardware/{cell.strip(' `')}.json")
+        for cell in head.split("|")[3:-1]
+    ]
+    figures = {
+        "latency": ("verilator", "latency_ns", "g"),
+        "II": ("verilator", "ii_cycles", "d"),
+        "LUT": ("yosys", "lut", ",d"),
+        "FF": ("yosys", "ff", ",d"),
+    }
+    rows = [line for line in lines if line.startswith(("| `cms_l1t_jet`:", "| `atlas_gep`:"))]
+    assert len(rows) == 6
+    for line in rows:
+        source, name, form = figures[line.split(": ")[1].split(" |")[0].split(",")[0]]
+        values = [
+            format(getattr(record, name), form)
+            for report in reports
+            for record in report.synthesis
+            if record.source == source
+        ]
+        assert line.endswith("| " + " | ".join(values) + " |"), f"should end with {values}"

@@ -136,14 +136,14 @@ def synthesize_rtl(
 
     timeout_s: for one stage.
     """
-    project = write_rtl(firmware, options, progress)
-    if _observed(firmware) is None:
-        build_rtl(firmware, options, budget, cache, workers, progress)
+    project, seen = write_rtl(firmware, options, progress), _observed(firmware)
+    if seen is None:
+        project, simulation, _ = build_rtl(firmware, options, budget, cache, workers, progress)
+        seen = simulation.latency_cycles, simulation.ii_cycles
     figures = synthesize(
         project, cache, jobs=workers, timeout_s=timeout_s or TIMEOUT_S, progress=progress
     )
-    record = figures.record(*(_observed(firmware) or (None, None)))
-    return add([record], firmware.folder, budget)
+    return add([figures.record(*seen)], firmware.folder, budget)
 
 
 def _observed(firmware: Checked) -> tuple[int, int] | None:
