@@ -222,7 +222,7 @@ def test_pairing_sees_what_two_accuracies_do_not(tmp_path: Path) -> None:
     assert found["dense"].verdict == "cannot be decided"
 
 
-def test_the_spread_of_seeds_is_an_error_and_is_pooled(tmp_path: Path) -> None:
+def test_the_spread_of_seeds_is_an_error_of_every_row(tmp_path: Path) -> None:
     def hits(number: int) -> np.ndarray:
         return np.arange(1000) < number
 
@@ -233,7 +233,10 @@ def test_the_spread_of_seeds_is_an_error_and_is_pooled(tmp_path: Path) -> None:
     variance = 0.03**2
     bounded, dense = found["bounded"].difference, found["dense"].difference
     assert bounded.error >= (variance / 3) ** 0.5  # its own
-    assert dense.error == pytest.approx((alone.error**2 + variance / 2 / 3) ** 0.5, rel=1e-3)
+    middle = variance / (1 - 1 / 9) ** 3 / 2  # of two rows, the other one without spread
+    assert dense.error == pytest.approx((alone.error**2 + middle / 3) ** 0.5, rel=1e-3)
+    wild = {**steady, "bounded": spread["bounded"], "linformer": [hits(690)] * 3}
+    assert fake(tmp_path / "c", wild)["dense"].difference.error == alone.error
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@
 A difference of accuracy has two sources of error. The jets: the test set is a sample, and every
 run is tested on the same one, so what counts is how the per-jet differences scatter. The seed:
 initial weights and the order of training move a result; three seeds alone measure that badly, so
-the variance is pooled over all differences of the study, and a row's own is taken when larger.
+the median variance of all differences of the study is taken, and a row's own when larger. (Not the
+mean: a row that one seed fails to train would blur all that train steadily.)
 """
 
 from __future__ import annotations
@@ -122,13 +123,21 @@ def _paired(
 def _estimates(values: dict[str, NDArray[np.float64]]) -> dict[str, Estimate]:
     """Mean and error of each (seeds, test jets)."""
     means = {name: v.mean(axis=1) for name, v in values.items()}
-    repeated = [m for m in means.values() if len(m) > 1]
-    freedom = sum(len(m) - 1 for m in repeated)
-    pooled = sum(float(np.sum((m - m.mean()) ** 2)) for m in repeated) / max(freedom, 1)
+    spread = [_variance(m) for m in means.values() if len(m) > 1]
+    typical = float(np.median(spread)) if spread else 0.0
     found = {}
     for name, v in values.items():
         seeds, jets = v.shape
         own = float(np.var(means[name], ddof=1)) if seeds > 1 else 0.0
-        variance = max(own, pooled) / seeds + float(np.var(v.mean(axis=0))) / jets
+        variance = max(own, typical) / seeds + float(np.var(v.mean(axis=0))) / jets
         found[name] = Estimate(float(v.mean()), variance**0.5, seeds)
     return found
+
+
+def _variance(values: NDArray[np.float64]) -> float:
+    """Of few values, as often too small as too large: a median of such estimates is unbiased.
+
+    Wilson and Hilferty: the median of chi-squared with f degrees of freedom is f (1 - 2/9f)^3.
+    """
+    freedom = len(values) - 1
+    return float(np.var(values, ddof=1)) / (1 - 2 / (9 * freedom)) ** 3

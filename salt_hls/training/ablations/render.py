@@ -156,7 +156,8 @@ def _introduction(study: Study) -> str:
     return (
         f"Every row: the same {study.training_jets:,} training jets, {phases}, the averaged "
         f"weights of the epoch with the least loss on {study.validation_jets:,} validation jets. "
-        "± is one standard error, of the seeds (pooled over the rows) and of the test jets; "
+        "± is one standard error, of the seeds (the median over the rows, or the row's own "
+        "when larger) and of the test jets; "
         "differences are taken jet by jet. A claim is judged with three seeds, at 95 %; "
         f"differences below {100 * study.margin:.1f} points do not matter: "
         "a claimed gain *does not hold* when it is certainly smaller, and rows are the *same* when "
