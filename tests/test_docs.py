@@ -11,6 +11,9 @@ from salt_hls.config import MODELS, ROOT
 from salt_hls.reports.budget import judge, load_budget
 from salt_hls.reports.model import Report
 from salt_hls.rtl.scaling import Scaling
+from salt_hls.training.ablations.compare import row_results
+from salt_hls.training.ablations.render import tables
+from salt_hls.training.ablations.study import Results, load_study
 from salt_hls.training.run import Result
 
 REPORTS = sorted((ROOT / "docs/results/hardware").glob("*.json"))
@@ -104,3 +107,11 @@ def test_budget_table_shows_the_committed_reports() -> None:
             if record.source == source
         ]
         assert line.endswith("| " + " | ".join(values) + " |"), f"should end with {values}"
+
+
+def test_ablation_tables_show_the_committed_runs() -> None:
+    path = ROOT / "docs/results/ablations.yaml"
+    lines = (ROOT / "docs/results.md").read_text().splitlines()
+    study = load_study(path)
+    for line in tables(study, row_results(study, Results(path))):
+        assert set(line.splitlines()) <= set(lines)
