@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import pytest
 
 from salt_hls.config import MODELS, ROOT
-from salt_hls.reports.budget import judge, load_budget
+from salt_hls.reports.budget import best_figures, judge, load_budget, load_parts
 from salt_hls.reports.model import Report
 from salt_hls.rtl.scaling import Scaling
 from salt_hls.training.ablations.compare import row_results
@@ -73,9 +74,8 @@ def test_tables_show_the_committed_reports(path: Path) -> None:
 @pytest.mark.parametrize("path", sorted(MODELS.glob("*.metrics.json")), ids=lambda p: p.name)
 def test_accuracies_are_those_of_the_metrics(path: Path) -> None:
     result = Result.model_validate_json(path.read_text())
-    accuracies = f"{result.float_.accuracy:.2%} | {result.quantized.accuracy:.2%}".replace(
-        "%", " %"
-    )
+    both = (result.float_, result.quantized)
+    accuracies = " | ".join(f"{100 * metrics.accuracy:.2f} %" for metrics in both)
     for page in (ROOT / "README.md", ROOT / "docs/results.md"):
         lines = [
             ln for ln in page.read_text().splitlines() if ln.startswith(f"| `{result.model}` |")
@@ -115,3 +115,23 @@ def test_ablation_tables_show_the_committed_runs() -> None:
     study = load_study(path)
     for line in tables(study, row_results(study, Results(path))):
         assert set(line.splitlines()) <= set(lines)
+
+
+def test_answers_quote_the_ablation_tables() -> None:
+    text = (ROOT / "docs/results.md").read_text()
+    answers, rest = text.split("## Jets\n")
+    quoted = re.findall(r"\d+\.\d\d ± \d\.\d\d", answers)
+    assert len(quoted) > 10
+    assert not [figure for figure in quoted if figure not in rest]
+
+
+def test_shares_of_the_device_are_those_of_the_reports() -> None:
+    text, device = (ROOT / "README.md").read_text(), load_parts()["xcvu13p"].device
+
+    def share(model: str) -> float:
+        report = Report.read(ROOT / f"docs/results/hardware/{model}.json")
+        assert device.lut is not None
+        return 100 * best_figures(report)["lut"].value / device.lut
+
+    assert f"{share('salt_p4'):.0f} % and {share('salt_p4_n16'):.0f} % of a VU13P" in text
+    assert f"{share('salt_p4_n150'):.1f} % of a VU13P" in text
