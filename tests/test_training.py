@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from salt_hls.config import MODELS, ModelConfig, load_yaml
+from salt_hls.config import MODELS, ModelConfig, Phase, load_yaml
 from salt_hls.errors import UserError
 from salt_hls.jets.dataset import CLASSES, JetSet
 from salt_hls.training import train as training
@@ -77,10 +79,75 @@ def test_training_learns_and_weights_stay_on_their_grid(
     assert config.types is not None
     embed = quantized.get_layer("embed").kernel.numpy()
     assert config.types.weight("embed").contains(embed)
-    for bounds, variable in zip(
-        training.weight_bounds(quantized), quantized.trainable_variables, strict=True
+    for grid, variable in zip(
+        training.weight_grids(quantized), quantized.trainable_variables, strict=True
     ):
-        assert np.all(variable.numpy() <= bounds[1]) and np.all(variable.numpy() >= bounds[0])
+        assert np.all(variable.numpy() <= grid.high) and np.all(variable.numpy() >= grid.low)
+        assert not grid.step or np.all(variable.numpy() % grid.step == 0)
+
+
+def _fit(model: tf.keras.Model, jets: JetSet, folder: Path, **options: Any) -> None:
+    """Four epochs on the jets, the last three with the full pull."""
+    config = load_yaml(MODELS / "salt_p4_n16.yaml", ModelConfig)
+    data = Samples.of(jets, config)
+    training.fit_stages(
+        model,
+        "quantized",
+        (
+            Phase(batch=100, epochs=1, patience=1, learning_rate=0.01),
+            Phase(batch=100, epochs=3, patience=3, learning_rate=0.01),
+        ),
+        inputs=data.inputs,
+        validation=data,
+        folder=folder,
+        report=silent,
+        **options,
+    )
+
+
+def test_the_pull_keeps_weights_near_their_grid(
+    jets: JetSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "AVERAGING", 0.0)
+    config = load_yaml(MODELS / "salt_p4_n16.yaml", ModelConfig)
+    targets = training.probabilities(jets.labels, 5)
+    away = {}
+    for pull in (0.0, training.PULL):
+        model = training.build_model(config, quantized=True)
+        model.load_weights(MODELS / "salt_p4_n16.float.weights.h5")
+        grids = training.weight_grids(model)
+        folder = tmp_path / str(pull)
+        _fit(model, jets, folder, targets=targets, grids=grids, pull=pull)
+        steps = [
+            np.abs(v.numpy() / g.step - np.round(v.numpy() / g.step)).ravel()
+            for v, g in zip(model.trainable_variables, grids, strict=True)
+            if g.step
+        ]
+        away[pull] = float(np.mean(np.concatenate(steps)))
+    assert 0 < away[training.PULL] < 0.85 * away[0.0], away
+
+
+def test_a_teacher_is_half_of_the_target(
+    jets: JetSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Labels say class 0, the teacher says class 1: the model learns both alike."""
+    monkeypatch.setattr(training, "AVERAGING", 0.0)
+    config = load_yaml(MODELS / "salt_p4_n16.yaml", ModelConfig)
+    model, teacher = (training.build_model(config, quantized=False) for _ in range(2))
+    kernel, bias = teacher.get_layer("classes").get_weights()
+    teacher.get_layer("classes").set_weights([kernel * 0, bias + [0, 50, 0, 0, 0]])
+    classes = model.get_layer("classes")
+    classes.set_weights([kernel * 0, bias * 0])
+    for layer in model.layers:
+        layer.trainable = layer is classes
+    targets = training.probabilities(jets.labels * 0, 5)
+    grids = training.weight_grids(model)
+    inputs = Samples.of(jets, config).inputs
+    start = scores(training.predict(model, inputs))[:, :2].mean(axis=0)
+    _fit(model, jets, tmp_path, targets=targets, grids=grids, teacher=teacher)
+    end = scores(training.predict(model, inputs))[:, :2].mean(axis=0)
+    assert end[0] > start[0] + 0.02
+    assert end[1] == pytest.approx(end[0], abs=1e-3)
 
 
 def test_train_model_writes_weights_metrics_and_curves(

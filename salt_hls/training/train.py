@@ -1,9 +1,13 @@
 """Float training, then quantization-aware training, in phases of growing batches.
 
 Each phase trains with Adam until the validation loss stops improving. What is validated and kept is
-the running average of the weights: it does not jump between grid points as the weights of a
-quantized training do. After every epoch the whole state is written, so an interrupted training
-continues with its next epoch.
+the running average of the weights. After every epoch the whole state is written, so an interrupted
+training continues with its next epoch.
+
+Left alone, weights of a quantized training gather half way between grid points, where their
+gradient changes sign, and jump: the loss rises however small the steps. So every step also pulls
+them to the grid, from phase to phase harder (M. Nagel et al., arXiv 2203.11086, dampen these
+oscillations by a loss).
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -27,6 +31,7 @@ from salt_hls.files import replacing
 from salt_hls.jets.dataset import JetSet
 from salt_hls.jets.ordering import prepare
 from salt_hls.models import build_model, quantizer_of, snap_layer, snap_weights
+from salt_hls.training.metrics import scores
 
 
 @dataclass(frozen=True)
@@ -87,13 +92,32 @@ def train(
         folder=folder,
         report=report,
     )
-    fit(float_model, "float", config.training.float_phases, bounds=weight_bounds(quantized))
+    fit(float_model, "float", config.training.float_phases, grids=weight_grids(quantized))
+    quantize(float_model, quantized, fit, config.training.quantized_phases)
+    return float_model, quantized
+
+
+def quantize(
+    float_model: tf.keras.Model,
+    quantized: tf.keras.Model,
+    fit: Callable[..., None],
+    phases: tuple[Phase, ...],
+) -> None:
+    """Trains `quantized` from the float model's weights, toward its answers and the labels alike.
+
+    fit: `fit_stages` with its data.
+    """
     quantized.set_weights(float_model.get_weights())
     freeze_first_layer(quantized)
-    bounds = weight_bounds(quantized)
-    fit(quantized, "quantized", config.training.quantized_phases, bounds=bounds)
+    fit(
+        quantized,
+        "quantized",
+        phases,
+        grids=weight_grids(quantized),
+        pull=PULL,
+        teacher=float_model,
+    )
     snap_weights(quantized)
-    return float_model, quantized
 
 
 def fit_stages(
@@ -106,13 +130,21 @@ def fit_stages(
     validation: Samples,
     folder: Path,
     report: Report,
-    bounds: Bounds,
+    grids: list[Grid],
+    pull: float = 0.0,
+    teacher: tf.keras.Model | None = None,
 ) -> None:
-    """Trains through the phases and leaves the best weights in `model`."""
+    """Trains through the phases and leaves the best weights in `model`.
+
+    pull: see `PULL`; it grows with the square of the phase's number, from 0 to this in the last.
+    With a teacher the targets are the mean of `targets` and its answers.
+    """
     done = folder / f"{stage}.weights.h5"
     if done.exists():
         model.load_weights(done)
         return
+    if teacher is not None:
+        targets = (targets + scores(predict(teacher, inputs))[:, -targets.shape[1] :]) / 2
     state = _State.restore(model, folder / stage)
     for number, phase in enumerate(phases):
         if number < state.phase:
@@ -120,7 +152,7 @@ def fit_stages(
         while (
             state.phase == number and state.epoch < phase.epochs and state.waited < phase.patience
         ):
-            step = _Step(state, phase, bounds)
+            step = _Step(state, phase, grids, pull * (number / max(1, len(phases) - 1)) ** 2)
             order = np.random.default_rng([state.phase, state.epoch]).permutation(len(targets))
             losses = []
             steps = len(order) // phase.batch
@@ -200,31 +232,44 @@ def freeze_first_layer(quantized: tf.keras.Model) -> None:
 AVERAGING = 0.998
 """Share of the old average kept in each step."""
 
-Bounds = list[tuple[float, float]]
-"""Least and greatest value of every trainable variable."""
+PULL = 0.3
+"""Pull of a weight half way between two grid points, in steps of its learning rate.
+
+Adam's own steps are that long where the gradient keeps its sign, so a gradient that does moves
+weights over to the next grid point, and noise does not.
+"""
 
 
-def weight_bounds(quantized: tf.keras.Model) -> Bounds:
-    """The ranges of the weight types; (-inf, inf) for what is not quantized."""
-    ranges: dict[str, tuple[float, float]] = {}
+class Grid(NamedTuple):
+    """Least value, greatest value and step of a weight's type; the default is any value."""
+
+    low: float = -float("inf")
+    high: float = float("inf")
+    step: float = 0.0
+
+
+def weight_grids(quantized: tf.keras.Model) -> list[Grid]:
+    """The grid of every trainable variable."""
+    grids: dict[str, Grid] = {}
     for layer in quantized.layers:
         for name in ("kernel", "bias"):
             weight = getattr(layer, name, None)
             quantizer = quantizer_of(layer, name)
             if weight is not None and quantizer is not None:
-                ranges[weight.name] = (float(quantizer.min()), float(quantizer.max()))
-    everything = (-float("inf"), float("inf"))
-    return [ranges.get(v.name, everything) for v in quantized.trainable_variables]
+                low, high = float(quantizer.min()), float(quantizer.max())
+                step = 2.0 ** (quantizer.integer + quantizer.keep_negative - quantizer.bits)
+                grids[weight.name] = Grid(low, high, step)
+    return [grids.get(v.name, Grid()) for v in quantized.trainable_variables]
 
 
 class _Step:
-    """One compiled training step; weights are kept in `bounds`.
+    """One compiled training step; weights are kept in the range of their type.
 
-    Without the bounds a float training drifts to weights that their types cut off, and
-    quantization-aware training would have to mend that.
+    Without that a float training drifts to weights that their types cut off, and quantization-aware
+    training would have to mend that.
     """
 
-    def __init__(self, state: _State, phase: Phase, bounds: Bounds) -> None:
+    def __init__(self, state: _State, phase: Phase, grids: list[Grid], pull: float) -> None:
         model, optimizer = state.model, state.optimizer
         optimizer.learning_rate.assign(phase.learning_rate)
 
@@ -234,10 +279,15 @@ class _Step:
                 loss = tf.reduce_mean(_cross_entropy(targets, model(inputs, training=True)))
             gradients = tape.gradient(loss, model.trainable_variables)
             optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
-            for variable, average, (low, high) in zip(
-                model.trainable_variables, state.average, bounds, strict=True
+            for variable, average, grid in zip(
+                model.trainable_variables, state.average, grids, strict=True
             ):
-                variable.assign(tf.clip_by_value(variable, low, high))
+                value = tf.clip_by_value(variable, grid.low, grid.high)
+                if pull and grid.step:
+                    nearest = tf.round(value / grid.step) * grid.step
+                    share = min(1.0, pull * phase.learning_rate / (grid.step / 2))
+                    value += share * (nearest - value)
+                variable.assign(value)
                 average.assign(AVERAGING * average + (1 - AVERAGING) * variable)
             return loss
 

@@ -19,19 +19,20 @@ from numpy.typing import NDArray
 
 from salt_hls.errors import UserError
 from salt_hls.jets.dataset import CLASSES, JetSet
-from salt_hls.models import build_model, snap_weights
+from salt_hls.models import build_model
 from salt_hls.training.ablations.pairwise import build_biased_model
 from salt_hls.training.ablations.study import Record, Results, Run, Settings, locked
 from salt_hls.training.metrics import evaluate, scores
 from salt_hls.training.train import (
+    Grid,
     Progress,
     Report,
     Samples,
     fit_stages,
-    freeze_first_layer,
     predict,
     probabilities,
-    weight_bounds,
+    quantize,
+    weight_grids,
 )
 
 BLOCK = 20_000
@@ -153,9 +154,9 @@ def _trained(
     tf.keras.utils.set_random_seed(protocol.seed)
     build = build_biased_model if settings.pairwise_bias else partial(build_model, quantized=False)
     model = build(config)
-    bounds = [(-float("inf"), float("inf"))] * len(model.trainable_variables)
+    grids = [Grid()] * len(model.trainable_variables)
     if settings.bounded:
-        bounds = weight_bounds(build_model(config, quantized=True))
+        grids = weight_grids(build_model(config, quantized=True))
     fit = partial(
         fit_stages,
         inputs=training.inputs,
@@ -166,24 +167,15 @@ def _trained(
     folder = work / settings.float_stage.key
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):  # rows of several widths share it
-        fit(model, "float", protocol.float_phases, folder=folder, bounds=bounds)
+        fit(model, "float", protocol.float_phases, folder=folder, grids=grids)
     if settings.widths is None or config.types is None:
         return model
     types = settings.widths.types(config.types)
     quantized = build_model(config.model_copy(update={"types": types}), quantized=True)
-    quantized.set_weights(model.get_weights())
-    freeze_first_layer(quantized)
     folder = work / settings.key
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
-        fit(
-            quantized,
-            "quantized",
-            protocol.quantized_phases,
-            folder=folder,
-            bounds=weight_bounds(quantized),
-        )
-    snap_weights(quantized)
+        quantize(model, quantized, partial(fit, folder=folder), protocol.quantized_phases)
     return quantized
 
 
