@@ -30,8 +30,11 @@ test: $(READY)
 data golden scaling: $(READY)
 	@$(RUN) $@
 
-train diagnose: $(READY)
-	@$(RUN) $@ '$(MODEL)' $(if $(DATA),--data '$(DATA)')
+train: $(READY)
+	@$(RUN) train '$(MODEL)' $(if $(DATA),--data '$(DATA)') $(if $(SEED),--seed '$(SEED)')
+
+diagnose: $(READY)
+	@$(RUN) diagnose '$(MODEL)' $(if $(DATA),--data '$(DATA)')
 
 results: $(READY)
 	@$(RUN) results $(ROWS)

@@ -228,6 +228,10 @@ def train(
     data: Annotated[
         Path, typer.Option(help="Jets: a folder or file of any known format (docs/data.md).")
     ] = Path("data"),
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, help="Instead of the YAML's; files are <model>.seed<seed>.*."),
+    ] = None,
     build: Build = Path("build"),
 ) -> None:
     """Trains a model, float then quantized; continues where it was interrupted."""
@@ -246,7 +250,7 @@ def train(
                 f"salt-hls: warning: {text}", markup=False, highlight=False, soft_wrap=True
             )
 
-        result = train_model(model, data, build / "train", step, note)
+        result = train_model(model, data, build / "train", step, note, seed)
     table = Table(
         "", "accuracy", "mean AUC", title=f"{result.model}: {result.float_.events} test jets"
     )

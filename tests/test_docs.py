@@ -76,7 +76,8 @@ def test_accuracies_are_those_of_the_metrics(path: Path) -> None:
     result = Result.model_validate_json(path.read_text())
     both = (result.float_, result.quantized)
     accuracies = " | ".join(f"{100 * metrics.accuracy:.2f} %" for metrics in both)
-    for page in (ROOT / "README.md", ROOT / "docs/results.md"):
+    shipped = path.with_name(f"{result.model}.yaml").exists()  # others are seeds of one
+    for page in [ROOT / "README.md"] * shipped + [ROOT / "docs/results.md"]:
         lines = [
             ln for ln in page.read_text().splitlines() if ln.startswith(f"| `{result.model}` |")
         ]

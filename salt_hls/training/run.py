@@ -33,15 +33,27 @@ class Result(BaseModel):
 
 
 def train_model(
-    reference: str, data: Path, folder: Path, report: Report, note: Note = lambda text: None
+    reference: str,
+    data: Path,
+    folder: Path,
+    report: Report,
+    note: Note = lambda text: None,
+    seed: int | None = None,
 ) -> Result:
     """Trains the model of a YAML on a data set (`jets.readers.load_data`) and writes, beside the
     YAML, its weights (<name>.weights.h5, <name>.float.weights.h5) and metrics; state and curves go
     to `folder`/<name>/<digest of YAML and jets>, so that a training continues only what is the
     same. What was mended in the data is told to `note`, a line each.
+
+    seed: instead of the YAML's; <name> is then <YAML>.seed<seed>.
     """
     path = find_model(reference)
     config = load_yaml(path, ModelConfig)
+    name = path.stem
+    if seed is not None and config.training is not None:
+        name += f".seed{seed}"
+        training_of_seed = config.training.model_copy(update={"seed": seed})
+        config = config.model_copy(update={"training": training_of_seed})
     jets = load_data(data, config.particles)
     jets.require_fit(config, path)
     for line in jets.notes:
@@ -51,20 +63,20 @@ def train_model(
     )
     classes = jets.test.classes
     key = digest(config.model_dump_json(), training.inputs, training.labels)
-    state = folder / path.stem / key[:12]
+    state = folder / name / key[:12]
     float_model, quantized = train(config, training, validation, state, report)
     result = Result.model_validate(
         {
-            "model": path.stem,
+            "model": name,
             "training_jets": len(training.labels),
             "float": evaluate(predict(float_model, test.inputs), test.labels, classes),
             "quantized": evaluate(predict(quantized, test.inputs), test.labels, classes),
         }
     )
     for model, kind in ((float_model, ".float"), (quantized, "")):
-        with replacing(path.with_name(f"{path.stem}{kind}.weights.h5")) as partial:
+        with replacing(path.with_name(f"{name}{kind}.weights.h5")) as partial:
             model.save_weights(partial)
-    with replacing(path.with_name(f"{path.stem}.metrics.json")) as partial:
+    with replacing(path.with_name(f"{name}.metrics.json")) as partial:
         partial.write_text(result.model_dump_json(by_alias=True, indent=1) + "\n")
     plot_curves(state, state / "curves.png")
     return result
