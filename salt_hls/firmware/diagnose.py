@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
@@ -25,10 +25,6 @@ from salt_hls.jets.ordering import prepare
 from salt_hls.jets.readers import DataSet, load_data
 from salt_hls.training.metrics import scores
 from salt_hls.training.train import predict
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt  # noqa: E402
 
 BATCH = 500
 """Jets replayed at a time; bounds the memory."""
@@ -184,9 +180,9 @@ def warnings_of(diagnosis: Diagnosis) -> list[str]:
 
 def plot(diagnosis: Diagnosis, path: Path) -> None:
     """Accuracy by order, attention of the heads, saturation of the tensors, as one picture."""
-    figure, axes = plt.subplots(
-        1, 3, figsize=(15, 1.5 + 0.22 * max(len(diagnosis.tensors), 12)), layout="constrained"
-    )
+    height = 1.5 + 0.22 * max(len(diagnosis.tensors), 12)
+    figure = Figure(figsize=(15, height), layout="constrained")
+    axes = figure.subplots(1, 3)
     orders = diagnosis.orders
     axes[0].barh(
         [o.order for o in orders], [o.accuracy for o in orders], xerr=[o.error for o in orders]
@@ -208,4 +204,3 @@ def plot(diagnosis: Diagnosis, path: Path) -> None:
         axis.invert_yaxis()
         axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=120)
-    plt.close(figure)

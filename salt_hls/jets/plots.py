@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 
 from salt_hls.files import replacing
 from salt_hls.jets.dataset import JET_COLUMNS, JetSet
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt  # noqa: E402
 
 PANELS = (
     ("mass", "jet mass [GeV]", (0, 300, 5)),
@@ -24,7 +20,8 @@ PANELS = (
 def plot_classes(jets: Path, path: Path) -> None:
     """Mass, pT and multiplicity of each class, normalized, as one picture."""
     sample = JetSet.read(jets)
-    figure, axes = plt.subplots(1, len(PANELS), figsize=(13, 4), layout="constrained")
+    figure = Figure(figsize=(13, 4), layout="constrained")
+    axes = figure.subplots(1, len(PANELS))
     for axis, (column, label, limits) in zip(axes, PANELS, strict=True):
         bins = np.arange(limits[0], limits[1] + limits[2], limits[2])
         for number, name in enumerate(sample.classes):
@@ -37,4 +34,3 @@ def plot_classes(jets: Path, path: Path) -> None:
     axes[0].set_ylabel("jets (normalized)")
     with replacing(path) as partial:
         figure.savefig(partial, dpi=120)
-    plt.close(figure)

@@ -6,8 +6,8 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
@@ -22,10 +22,6 @@ from salt_hls.rtl.project import Progress
 from salt_hls.rtl.stream_project import generate_stream
 from salt_hls.rtl.verilator import simulate_stream
 from salt_hls.rtl.yosys import synthesize
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt  # noqa: E402
 
 POINTS = ((16, 1), (32, 1), (64, 1), (100, 1), (150, 1), (200, 1), (150, 2), (150, 4))
 """Particles of a jet, and particles a clock."""
@@ -156,7 +152,8 @@ def _point(tagger: Tagger, cache: Path, workers: int, progress: Progress) -> Poi
 
 def plot(result: Scaling, path: Path) -> None:
     """Cycles and area against particles; the designs of several lanes by their number."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
     series = (
         (left, "latency_cycles", "latency", "o-"),
         (left, "ii_cycles", "II", "s-"),
@@ -181,4 +178,3 @@ def plot(result: Scaling, path: Path) -> None:
         axis.legend(frameon=False)
     with replacing(path) as partial:
         figure.savefig(partial, dpi=120)
-    plt.close(figure)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import matplotlib
+from matplotlib.figure import Figure
 from pydantic import BaseModel, Field
 
 from salt_hls.config import ModelConfig, find_model, load_yaml
@@ -15,10 +15,6 @@ from salt_hls.files import replacing
 from salt_hls.jets.readers import load_data
 from salt_hls.training.metrics import Metrics, evaluate
 from salt_hls.training.train import Report, Samples, predict, train
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt  # noqa: E402
 
 Note = Callable[[str], None]
 
@@ -84,7 +80,8 @@ def train_model(
 
 def plot_curves(folder: Path, path: Path) -> None:
     """Loss and accuracy by epoch, of both stages."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
     start = 0
     for stage in ("float", "quantized"):
         rows = json.loads((folder / f"{stage}_history.json").read_text())
@@ -101,4 +98,3 @@ def plot_curves(folder: Path, path: Path) -> None:
         axis.spines[["top", "right"]].set_visible(False)
     with replacing(path) as partial:
         figure.savefig(partial, dpi=120)
-    plt.close(figure)

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib
 from matplotlib.figure import Figure
 
 from salt_hls.errors import UserError
 from salt_hls.files import replacing
 from salt_hls.training.ablations.compare import SIGMAS, Estimate, RowResult, Verdict, row_results
 from salt_hls.training.ablations.study import BASE, Results, Study
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt  # noqa: E402
 
 BEGIN = "<!-- ablations: written by `make results` -->"
 END = "<!-- end of ablations -->"
@@ -88,7 +83,8 @@ def plot_differences(study: Study, rows: dict[str, RowResult], path: Path) -> No
         and (result := rows.get(name)) is not None
         and result.difference is not None
     ]
-    figure, axis = plt.subplots(figsize=(8, 1.2 + 0.26 * len(shown)), layout="constrained")
+    figure = Figure(figsize=(8, 1.2 + 0.26 * len(shown)), layout="constrained")
+    axis = figure.subplots()
     used: set[Verdict | None] = set()
     for y, (_, difference, verdict) in enumerate(shown):
         axis.errorbar(
@@ -113,7 +109,8 @@ def plot_differences(study: Study, rows: dict[str, RowResult], path: Path) -> No
 
 def plot_particles(study: Study, rows: dict[str, RowResult], path: Path) -> None:
     """Accuracy against the number of particles, for each architecture."""
-    figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axis = figure.subplots()
     for label, prefix in ARCHITECTURES:
         names = [prefix or BASE, *(f"{prefix}_n{n}".lstrip("_") for n in (16, 64, 150))]
         points = sorted(
@@ -140,7 +137,6 @@ def plot_particles(study: Study, rows: dict[str, RowResult], path: Path) -> None
 def _save(figure: Figure, path: Path) -> None:
     with replacing(path) as partial:
         figure.savefig(partial, dpi=120)
-    plt.close(figure)
 
 
 def _points(estimate: Estimate, sign: str = "") -> str:
