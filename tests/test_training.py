@@ -87,15 +87,15 @@ def test_training_learns_and_weights_stay_on_their_grid(
 
 
 def _fit(model: tf.keras.Model, jets: JetSet, folder: Path, **options: Any) -> None:
-    """Four epochs on the jets, the last three with the full pull."""
+    """Four epochs on the jets in three phases; the last two epochs have the full pull."""
     config = load_yaml(MODELS / "salt_p4_n16.yaml", ModelConfig)
     data = Samples.of(jets, config)
     training.fit_stages(
         model,
         "quantized",
-        (
-            Phase(batch=100, epochs=1, patience=1, learning_rate=0.01),
-            Phase(batch=100, epochs=3, patience=3, learning_rate=0.01),
+        tuple(
+            Phase(batch=100, epochs=epochs, patience=epochs, learning_rate=0.01)
+            for epochs in (1, 1, 2)
         ),
         inputs=data.inputs,
         validation=data,
@@ -111,7 +111,14 @@ def test_the_pull_keeps_weights_near_their_grid(
     monkeypatch.setattr(training, "AVERAGING", 0.0)
     config = load_yaml(MODELS / "salt_p4_n16.yaml", ModelConfig)
     targets = training.probabilities(jets.labels, 5)
-    away = {}
+    pulls, away = [], {}
+    step = training._Step
+
+    def spy(state: Any, phase: Phase, grids: Any, pull: float) -> Any:
+        pulls.append(pull)
+        return step(state, phase, grids, pull)
+
+    monkeypatch.setattr(training, "_Step", spy)
     for pull in (0.0, training.PULL):
         model = training.build_model(config, quantized=True)
         model.load_weights(MODELS / "salt_p4_n16.float.weights.h5")
@@ -125,6 +132,8 @@ def test_the_pull_keeps_weights_near_their_grid(
         ]
         away[pull] = float(np.mean(np.concatenate(steps)))
     assert 0 < away[training.PULL] < 0.85 * away[0.0], away
+    # It grows with the square of the phase's number; the last phase has two epochs.
+    np.testing.assert_allclose(pulls, training.PULL * np.array([0, 0, 0, 0, 0, 1 / 4, 1, 1]))
 
 
 def test_a_teacher_is_half_of_the_target(
