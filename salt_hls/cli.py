@@ -104,6 +104,8 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
         task = bar.add_task("", total=None)
 
         def update(description: str, done: int, total: int) -> None:
+            if _Interrupted.received:
+                _interrupted()
             bar.update(task, description=description, completed=done, total=total)
 
         yield update
@@ -474,10 +476,17 @@ def _print_report(report: Any) -> None:
 
 
 class _Interrupted(BaseException):
-    """Not an `Exception`: hls4ml's writer passes over those raised while it imports Keras."""
+    """Not an `Exception`: hls4ml's writer passes over those raised while it imports Keras.
+
+    Extension modules (TensorFlow, h5py) may drop any exception raised inside their calls, so the
+    next step of the progress raises it again.
+    """
+
+    received = False
 
 
-def _interrupted(number: int, frame: object) -> None:
+def _interrupted(*_: object) -> None:
+    _Interrupted.received = True
     raise _Interrupted("interrupted; nothing half-written is left, long work continues next time")
 
 

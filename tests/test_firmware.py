@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import h5py
@@ -343,6 +344,17 @@ def test_interrupted(kill: signal.Signals, small_model: Make, tmp_path: Path) ->
     _, stderr = process.communicate(timeout=60)
     fails_with(subprocess.CompletedProcess([], process.returncode, "", stderr), "interrupted")
     assert files(tmp_path / "build") == {"small/report.json": b"good"}
+
+
+def test_an_interrupt_dropped_by_other_code_stops_the_next_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cli_module._Interrupted, "received", False)
+    with pytest.raises(cli_module._Interrupted), cli_module.progress_bar() as update:
+        update("convert", 0, 1)
+        with suppress(BaseException):  # as C code does that clears errors
+            cli_module._interrupted(signal.SIGTERM, None)
+        update("compile", 0, 1)
 
 
 @pytest.mark.parametrize("header", sorted((MODELS.parent / "hls_templates").glob("*.h")))

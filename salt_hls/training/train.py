@@ -144,7 +144,8 @@ def fit_stages(
         model.load_weights(done)
         return
     if teacher is not None:
-        targets = (targets + scores(predict(teacher, inputs))[:, -targets.shape[1] :]) / 2
+        answers = scores(predict(teacher, inputs))[:, -targets.shape[1] :]
+        targets = ((targets + answers) / 2).astype(np.float32)
     state = _State.restore(model, folder / stage)
     for number, phase in enumerate(phases):
         if number < state.phase:
