@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -27,6 +28,7 @@ from rich.table import Table
 
 from salt_hls.config import ROOT, find_model
 from salt_hls.errors import UserError
+from salt_hls.processes import cores
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -83,11 +85,6 @@ class ToolName(str, Enum):
 Multiplier = Annotated[
     MultiplierName, typer.Option(case_sensitive=False, help="Products of two variables.")
 ]
-
-
-def cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 @contextmanager
@@ -475,6 +472,13 @@ def _print_report(report: Any) -> None:
     console.print(table)
 
 
+UNWRITABLE = {
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO,
+    errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST,
+}  # fmt: skip
+"""Failures of the disk, or of the folder a user gave, not of the program."""
+
+
 class _Interrupted(BaseException):
     """Not an `Exception`: hls4ml's writer passes over those raised while it imports Keras.
 
@@ -491,7 +495,7 @@ def _interrupted(*_: object) -> None:
 
 
 def main() -> None:
-    """Entry point: a `UserError` becomes its line and exit status 1."""
+    """Entry point: a `UserError`, or a disk that fails, becomes its line and exit status 1."""
     if not (3, 10) <= sys.version_info[:2] <= (3, 11):
         found = ".".join(str(n) for n in sys.version_info[:2])
         errors.print(f"salt-hls: needs Python 3.10 or 3.11 (TensorFlow 2.14), found {found}")
@@ -503,5 +507,15 @@ def main() -> None:
     try:
         app()
     except (UserError, _Interrupted) as error:
-        errors.print(f"salt-hls: {error}", markup=False, highlight=False, soft_wrap=True)
-        raise SystemExit(1) from None
+        fault = str(error)
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        fault = (
+            f"{error.filename or 'a file'}: {error.strerror}; "
+            "free space on the disk, or write elsewhere"
+        )
+    else:
+        return
+    errors.print(f"salt-hls: {fault}", markup=False, highlight=False, soft_wrap=True)
+    raise SystemExit(1)

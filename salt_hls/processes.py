@@ -15,6 +15,11 @@ GRACE_S = 5.0
 """Between the polite and the final signal."""
 
 
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
 class TimedOut(Exception):
     """The program ran past its limit and was stopped."""
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,22 @@ def few_jets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     JetSet.read(MODELS / "sample.h5", slice(0, 300)).write(path)
     for module in (build, diagnose):
         monkeypatch.setattr(module, "SAMPLE", path)
+
+
+@pytest.fixture
+def full_disk() -> Callable[[int], AbstractContextManager[None]]:
+    """No file can grow beyond so many bytes, here and in programs started meanwhile."""
+
+    @contextmanager
+    def limited(size: int) -> Iterator[None]:
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    return limited
 
 
 def save_random_weights(path: Path, seed: int) -> None:

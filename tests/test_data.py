@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -541,18 +540,13 @@ def test_folders_without_data(tmp_path: Path) -> None:
         load_data(tmp_path, 8)
 
 
-def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, full_disk: Any) -> None:
     path = tmp_path / "jets.h5"
     sample = JetSet.read(MODELS / "sample.h5", slice(0, 500))
     sample[slice(0, 10)].write(path)
     before = path.read_bytes()
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, limits[1]))
-    try:
-        with pytest.raises(UserError, match="cannot be written"):
-            sample.write(path)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with full_disk(60_000), pytest.raises(UserError, match="cannot be written"):
+        sample.write(path)
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["jets.h5"]
 
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import h5py
 import hls4ml
@@ -28,6 +29,7 @@ from salt_hls.firmware import build as build_module
 from salt_hls.firmware.build import build_firmware, load_tagger
 from salt_hls.firmware.compare import adversarial_inputs, compare, first_difference
 from salt_hls.fixed import FixedType
+from salt_hls.jets.dataset import JetSet
 from salt_hls.layers.dynamic_tanh.arithmetic import DynamicTanh
 from salt_hls.reports.budget import load_budget
 
@@ -303,10 +305,27 @@ def test_no_compiler(small_model: Make, tmp_path: Path) -> None:
     assert not files(tmp_path / "b")
 
 
+def test_a_full_disk_is_one_line(small_model: Make, tmp_path: Path, full_disk: Any) -> None:
+    """Whatever writes first: a training's state, or hls4ml, which knows nothing of our errors."""
+    phase = {"batch": 100, "epochs": 1, "patience": 1, "learning_rate": 0.01}
+    phases = {"float_phases": [phase], "quantized_phases": [phase]}
+    path, build = small_model(training=phases), tmp_path / "build"
+    for split in ("train", "validation", "test"):
+        JetSet.read(MODELS / "sample.h5", slice(0, 100)).write(tmp_path / f"data/{split}.h5")
+    with full_disk(30_000):
+        trained = cli("train", path, "--data", tmp_path / "data", "--build", build)
+        built = cli("firmware", path, "--build", build)
+    fails_with(trained, "float/state-1-0.npz: cannot be written (File too large)")
+    fails_with(built, "File too large; free space on the disk")
+    assert not files(build)
+
+
 def test_unwritable_build_folder(small_model: Make, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     result = cli("firmware", small_model(), "--build", tmp_path / "file" / "build")
     fails_with(result, "cannot write the build")
+    result = cli("diagnose", small_model(), "--build", tmp_path / "file")
+    fails_with(result, "file")
 
 
 def test_leftovers_of_a_killed_run_are_removed(small_model: Make, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import tensorflow as tf
 from salt_hls.config import MODELS, ModelConfig, Phase, load_yaml
 from salt_hls.errors import UserError
 from salt_hls.jets.dataset import CLASSES, JetSet
+from salt_hls.processes import cores
 from salt_hls.training import train as training
 from salt_hls.training.metrics import evaluate, scores
 from salt_hls.training.run import Result, train_model
@@ -167,6 +168,7 @@ def test_train_model_writes_weights_metrics_and_curves(
         jets.write(tmp_path / f"{split}.h5")
     result = train_model(str(path), tmp_path, tmp_path / "state", silent)
     assert result.quantized.events == 600
+    assert result.seconds is not None and 0 < result.seconds < 600 and result.cores == cores()
     written = {p.name for p in path.parent.iterdir()}
     assert {"small.weights.h5", "small.float.weights.h5", "small.metrics.json"} <= written
     (curves,) = (tmp_path / "state" / "small").glob("*/curves.png")
@@ -221,14 +223,18 @@ def test_shipped_models_keep_their_promise(name: str) -> None:
     assert list(result.quantized.auc)[: len(CLASSES)] == list(CLASSES)
 
 
-def test_salt_p4_loses_at_most_0_3_points_over_three_seeds() -> None:
-    results = [
-        Result.model_validate_json((MODELS / f"salt_p4{seed}.metrics.json").read_text())
-        for seed in ("", ".seed2", ".seed3")
-    ]
-    assert len({r.float_.accuracy for r in results}) == 3
-    losses = [r.float_.accuracy - r.quantized.accuracy for r in results]
+def test_every_seed_of_salt_p4_keeps_its_promise() -> None:
+    """At most 0.3 points lost on average; a training, timed in seed 4, under 90 minutes."""
+    results = {
+        p.name: Result.model_validate_json(p.read_text())
+        for p in [MODELS / "salt_p4.metrics.json", *MODELS.glob("salt_p4.seed*.metrics.json")]
+    }
+    assert len({r.float_.accuracy for r in results.values()}) == len(results) >= 4
+    losses = [r.float_.accuracy - r.quantized.accuracy for r in results.values()]
     assert np.mean(losses) <= 0.003, losses
+    timed = results["salt_p4.seed4.metrics.json"]
+    assert timed.seconds is not None and timed.cores is not None
+    assert timed.seconds < 90 * 60 and timed.cores <= 2
 
 
 @pytest.mark.parametrize("path", sorted(MODELS.glob("*.metrics.json")), ids=lambda p: p.name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 from pydantic import BaseModel, Field
@@ -13,17 +14,26 @@ from salt_hls.config import ModelConfig, find_model, load_yaml
 from salt_hls.digest import digest
 from salt_hls.files import replacing
 from salt_hls.jets.readers import load_data
+from salt_hls.processes import cores
 from salt_hls.training.metrics import Metrics, evaluate
 from salt_hls.training.train import Report, Samples, predict, train
 
 Note = Callable[[str], None]
 
+STAGES = ("float", "quantized")
+
 
 class Result(BaseModel):
-    """What a training reached on the test jets; beside the weights as <name>.metrics.json."""
+    """What a training reached on the test jets; beside the weights as <name>.metrics.json.
+
+    seconds: by the clock, of the epochs of both stages, on `cores` cores; `None` if it began before
+    epochs were timed.
+    """
 
     model: str
     training_jets: int
+    seconds: float | None = None
+    cores: int | None = None
     float_: Metrics = Field(alias="float")
     quantized: Metrics
 
@@ -65,6 +75,8 @@ def train_model(
         {
             "model": name,
             "training_jets": len(training.labels),
+            "seconds": _seconds(state),
+            "cores": cores(),
             "float": evaluate(predict(float_model, test.inputs), test.labels, classes),
             "quantized": evaluate(predict(quantized, test.inputs), test.labels, classes),
         }
@@ -78,13 +90,23 @@ def train_model(
     return result
 
 
+def _seconds(folder: Path) -> float | None:
+    rows = [row for stage in STAGES for row in _history(folder, stage)]
+    return round(sum(r["seconds"] for r in rows)) if all("seconds" in r for r in rows) else None
+
+
+def _history(folder: Path, stage: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads((folder / f"{stage}_history.json").read_text())
+    return rows
+
+
 def plot_curves(folder: Path, path: Path) -> None:
     """Loss and accuracy by epoch, of both stages."""
     figure = Figure(figsize=(11, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     start = 0
-    for stage in ("float", "quantized"):
-        rows = json.loads((folder / f"{stage}_history.json").read_text())
+    for stage in STAGES:
+        rows = _history(folder, stage)
         epochs = range(start, start + len(rows))
         start += len(rows)
         left.plot(epochs, [r["loss"] for r in rows], label=f"{stage}, training")

@@ -12,8 +12,10 @@ oscillations by a loss).
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -153,6 +155,7 @@ def fit_stages(
         while (
             state.phase == number and state.epoch < phase.epochs and state.waited < phase.patience
         ):
+            start = time.perf_counter()
             step = _Step(state, phase, grids, pull * (number / max(1, len(phases) - 1)) ** 2)
             order = np.random.default_rng([state.phase, state.epoch]).permutation(len(targets))
             losses = []
@@ -177,11 +180,13 @@ def fit_stages(
                     "loss": float(np.mean(losses)),
                     "val_loss": val_loss,
                     "val_accuracy": val_accuracy,
+                    "seconds": round(time.perf_counter() - start, 1),
                 }
             )
         state.next_phase()
     model.set_weights(state.best)
-    (folder / f"{stage}_history.json").write_text(json.dumps(state.history, indent=1))
+    with replacing(folder / f"{stage}_history.json") as partial:
+        partial.write_text(json.dumps(state.history, indent=1))
     with replacing(done) as partial:
         model.save_weights(partial)
     shutil.rmtree(folder / stage, ignore_errors=True)
@@ -365,7 +370,6 @@ class _State:
         self._write()
 
     def _write(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
         name = f"state-{len(self.history)}-{self.phase}"
         arrays = {
             f"{kind}-{i:04d}": np.asarray(value)
@@ -377,7 +381,10 @@ class _State:
             )
             for i, value in enumerate(values)
         }
-        np.savez(self.folder / f"{name}.npz", **arrays)
+        content = io.BytesIO()  # a zip file on a full disk fails once more when it is dropped
+        np.savez(content, **arrays)
+        with replacing(self.folder / f"{name}.npz") as partial:
+            partial.write_bytes(content.getvalue())
         saved = {k: getattr(self, k) for k in ("phase", "epoch", "waited", "best_loss", "history")}
         with replacing(self.folder / "state.json") as partial:
             partial.write_text(json.dumps({**saved, "arrays": name}))
