@@ -6,6 +6,7 @@ import math
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from salt_hls.config import MODELS, ROOT
@@ -82,6 +83,18 @@ def test_accuracies_are_those_of_the_metrics(path: Path) -> None:
             ln for ln in page.read_text().splitlines() if ln.startswith(f"| `{result.model}` |")
         ]
         assert any(accuracies in line for line in lines), f"{page.name} should have {accuracies}"
+    loss = "{:.2f} ± {:.2f}".format(*(100 * x for x in result.loss))
+    assert any(loss in line for line in lines), f"results.md should have {loss}"
+
+
+def test_the_loss_of_salt_p4_is_that_of_its_seeds() -> None:
+    """The seeds' mean, with the error of their jets: as if independent, for the same jets flip in
+    no two trainings alike."""
+    paths = MODELS.glob("salt_p4.*metrics.json")
+    losses = np.array([Result.model_validate_json(p.read_text()).loss for p in paths])
+    mean, error = losses[:, 0].mean(), np.sqrt((losses[:, 1] ** 2).sum()) / len(losses)
+    text = (ROOT / "docs/results.md").read_text()
+    assert f"on average {100 * mean:.2f} ± {100 * error:.2f}" in " ".join(text.split())
 
 
 def test_budget_table_shows_the_committed_reports() -> None:
@@ -116,6 +129,13 @@ def test_ablation_tables_show_the_committed_runs() -> None:
     study = load_study(path)
     for line in tables(study, row_results(study, Results(path))):
         assert set(line.splitlines()) <= set(lines)
+
+
+def test_the_time_of_all_runs_is_theirs() -> None:
+    runs = Results(ROOT / "docs/results/ablations.yaml").records().values()
+    hours = sum(r.cpu_seconds for r in runs) / 3600
+    assert f"all: {hours:.0f} core-hours" in (ROOT / "README.md").read_text()
+    assert max(r.cpu_seconds for r in runs) < 30 * 60
 
 
 def test_answers_quote_the_ablation_tables() -> None:

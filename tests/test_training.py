@@ -15,6 +15,7 @@ from salt_hls.config import MODELS, ModelConfig, Phase, load_yaml
 from salt_hls.errors import UserError
 from salt_hls.jets.dataset import CLASSES, JetSet
 from salt_hls.processes import cores
+from salt_hls.training import run
 from salt_hls.training import train as training
 from salt_hls.training.metrics import evaluate, scores
 from salt_hls.training.run import Result, train_model
@@ -161,7 +162,7 @@ def test_a_teacher_is_half_of_the_target(
 
 
 def test_train_model_writes_weights_metrics_and_curves(
-    small_model: Make, jets: JetSet, tmp_path: Path
+    small_model: Make, jets: JetSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = small_model(weights=False, training=PHASES)
     for split in ("train", "validation", "test"):
@@ -181,6 +182,12 @@ def test_train_model_writes_weights_metrics_and_curves(
     assert {
         f"small.seed7{x}" for x in (".weights.h5", ".float.weights.h5", ".metrics.json")
     } == written
+    answers = iter([np.eye(5)[jets.labels], np.eye(5)[jets.labels * 0]])
+    monkeypatch.setattr(run, "predict", lambda model, inputs: next(answers))
+    known = train_model(str(path), tmp_path, tmp_path / "state", silent)
+    assert known.won == 0 and known.lost == np.sum(jets.labels != 0) > 400
+    share = known.lost / 600
+    assert known.loss == pytest.approx((share, (share * (1 - share) / 600) ** 0.5))
 
 
 def test_training_needs_its_phases_and_jets(small_model: Make, tmp_path: Path) -> None:
@@ -232,6 +239,7 @@ def test_every_seed_of_salt_p4_keeps_its_promise() -> None:
     assert len({r.float_.accuracy for r in results.values()}) == len(results) >= 4
     losses = [r.float_.accuracy - r.quantized.accuracy for r in results.values()]
     assert np.mean(losses) <= 0.003, losses
+    assert losses == pytest.approx([r.loss[0] for r in results.values()])
     timed = results["salt_p4.seed4.metrics.json"]
     assert timed.seconds is not None and timed.cores is not None
     assert timed.seconds < 90 * 60 and timed.cores <= 2

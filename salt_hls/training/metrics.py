@@ -35,9 +35,11 @@ def scores(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     return np.asarray(e / e.sum(axis=-1, keepdims=True))
 
 
-def accuracy(logits: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]]) -> float:
-    """Share of jets whose largest score is that of their class (first of equals wins)."""
-    return float(np.mean(scores(logits).argmax(axis=-1) == labels))
+def correct(
+    logits: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]]
+) -> NDArray[np.bool_]:
+    """Whether a jet's largest score is that of its class (jets,); the first of equals wins."""
+    return np.asarray(scores(logits).argmax(axis=-1) == labels)
 
 
 def evaluate(
@@ -54,6 +56,5 @@ def evaluate(
         passed = float(np.interp(SIGNAL_EFFICIENCY, true, false))
         rejection[name] = 1 / passed if passed > 0 else None
     auc["mean"] = float(np.mean(list(auc.values())))
-    return Metrics(
-        events=len(labels), accuracy=accuracy(logits, labels), auc=auc, rejection=rejection
-    )
+    accuracy = float(np.mean(correct(logits, labels)))
+    return Metrics(events=len(labels), accuracy=accuracy, auc=auc, rejection=rejection)

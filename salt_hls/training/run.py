@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 from pydantic import BaseModel, Field
 
@@ -15,7 +16,7 @@ from salt_hls.digest import digest
 from salt_hls.files import replacing
 from salt_hls.jets.readers import load_data
 from salt_hls.processes import cores
-from salt_hls.training.metrics import Metrics, evaluate
+from salt_hls.training.metrics import Metrics, correct, evaluate
 from salt_hls.training.train import Report, Samples, predict, train
 
 Note = Callable[[str], None]
@@ -26,8 +27,9 @@ STAGES = ("float", "quantized")
 class Result(BaseModel):
     """What a training reached on the test jets; beside the weights as <name>.metrics.json.
 
-    seconds: by the clock, of the epochs of both stages, on `cores` cores; `None` if it began before
-    epochs were timed.
+    lost, won: jets that only the float, only the quantized model classifies correctly. seconds: by
+    the clock, of the epochs of both stages, on `cores` cores; `None` if it began before epochs were
+    timed.
     """
 
     model: str
@@ -36,6 +38,18 @@ class Result(BaseModel):
     cores: int | None = None
     float_: Metrics = Field(alias="float")
     quantized: Metrics
+    lost: int
+    won: int
+
+    @property
+    def loss(self) -> tuple[float, float]:
+        """Accuracy of the float minus that of the quantized model, and its standard error.
+
+        Both see the same jets, so only those that one of them gets right scatter.
+        """
+        mean = (self.lost - self.won) / self.quantized.events
+        changed = (self.lost + self.won) / self.quantized.events
+        return mean, ((changed - mean**2) / self.quantized.events) ** 0.5
 
 
 def train_model(
@@ -71,15 +85,18 @@ def train_model(
     key = digest(config.model_dump_json(), training.inputs, training.labels)
     state = folder / name / key[:12]
     float_model, quantized = train(config, training, validation, state, report)
-    result = Result.model_validate(
-        {
-            "model": name,
-            "training_jets": len(training.labels),
-            "seconds": _seconds(state),
-            "cores": cores(),
-            "float": evaluate(predict(float_model, test.inputs), test.labels, classes),
-            "quantized": evaluate(predict(quantized, test.inputs), test.labels, classes),
-        }
+    logits = [predict(model, test.inputs) for model in (float_model, quantized)]
+    float_, quantized_ = (evaluate(z, test.labels, classes) for z in logits)
+    hits = [correct(z, test.labels) for z in logits]
+    result = Result(
+        model=name,
+        training_jets=len(training.labels),
+        seconds=_seconds(state),
+        cores=cores(),
+        float=float_,
+        quantized=quantized_,
+        lost=int(np.sum(hits[0] & ~hits[1])),
+        won=int(np.sum(hits[1] & ~hits[0])),
     )
     for model, kind in ((float_model, ".float"), (quantized, "")):
         with replacing(path.with_name(f"{name}{kind}.weights.h5")) as partial:

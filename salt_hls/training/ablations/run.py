@@ -22,7 +22,7 @@ from salt_hls.jets.dataset import CLASSES, JetSet
 from salt_hls.models import build_model
 from salt_hls.training.ablations.pairwise import build_biased_model
 from salt_hls.training.ablations.study import Record, Results, Run, Settings, locked
-from salt_hls.training.metrics import evaluate, scores
+from salt_hls.training.metrics import correct, evaluate
 from salt_hls.training.train import (
     Grid,
     Progress,
@@ -142,7 +142,7 @@ def train_run(
         parameters=model.count_params(),
         cpu_seconds=round(time.process_time() - start),
     )
-    return record, scores(logits).argmax(axis=-1) == test.labels
+    return record, correct(logits, test.labels)
 
 
 def _trained(
