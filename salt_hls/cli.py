@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import signal
 import sys
@@ -354,7 +355,8 @@ def results(
         list[str] | None, typer.Argument(help="Rows of the study, all if none.")
     ] = None,
     study: Annotated[
-        Path, typer.Option(help="YAML that declares the rows; the results stand beside it.")
+        Path,
+        typer.Option(help="YAML of the rows; results beside it, tables in <folder>.md."),
     ] = ROOT / "docs" / "results" / "ablations.yaml",
     render: Annotated[bool, typer.Option(help="Train nothing, renew tables and plots.")] = False,
     jobs: Annotated[
@@ -502,6 +504,7 @@ def main() -> None:
         raise SystemExit(1)
     # What TensorFlow and QKeras warn about is not the user's doing; tests run with warnings on.
     warnings.simplefilter("ignore")
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupted)
     try:

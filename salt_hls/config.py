@@ -234,18 +234,35 @@ class ModelConfig(Strict):
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
 
 
+class _DuplicateKey(yaml.YAMLError):
+    pass
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses keys that are given twice, of which YAML would take the last."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        keys = [key.value for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise _DuplicateKey(f"the key {key!r} is there twice")
+        return node
+
+
 def load_yaml(path: Path, kind: type[ConfigT]) -> ConfigT:
     """Reads a configuration; every fault is a `UserError` with file, key, rule and value."""
     try:
         text = path.read_text(encoding="utf-8")
-        content = yaml.safe_load(text)
+        content = yaml.load(text, _Loader)
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise UserError(f"{path}: cannot be read ({reason})") from None
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = f" at line {where.line + 1}" if where else ""
-        raise UserError(f"{path}: not valid YAML{line}") from None
+        twice = f": {error}" if isinstance(error, _DuplicateKey) else ""
+        raise UserError(f"{path}: not valid YAML{line}{twice}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected keys and values, got {type(content).__name__}")
     try:

@@ -117,6 +117,7 @@ def test_runs_are_trained_once_shared_and_compared(data: Path, tmp_path: Path) -
     made = run_missing(results, runs[:1], data, work, 1, lambda t, d, n: calls.append((d, n)))
     assert made == 1 and calls[0] == (0, 1) and calls[-1] == (1, 1)
     assert run_missing(results, runs[:1], data, work, 1, silent) == 0
+    assert run_missing(results, runs[:1], tmp_path / "nowhere", work, 1, silent) == 0
 
     jets = results.records()["base-1"].jets
     steps: list[Progress] = []
@@ -150,6 +151,10 @@ def test_runs_are_trained_once_shared_and_compared(data: Path, tmp_path: Path) -
     document.write_text(text + "kept below\n")
     render(study, results, document)
     assert document.read_text().endswith(f"{END}\nkept below\n")
+
+    steps.clear()
+    train_run(runs[1], data, work, "other jets", steps.append)
+    assert {s.stage for s in steps} == {"float"}, "weights of other jets are not this run's"
 
     # Other settings, or other jets, make the old results those of another study.
     other = load_study(write_study(tmp_path, training_jets=150))

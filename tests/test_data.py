@@ -17,8 +17,8 @@ from salt_hls.errors import UserError
 from salt_hls.jets.dataset import CLASSES, POINTS, JetSet
 from salt_hls.jets.kinematics import relative_to_axis, wrap
 from salt_hls.jets.ordering import prepare
-from salt_hls.jets.readers import load_data, top_tagging
-from salt_hls.jets.readers.modelnet import morton, point_cloud, read_off
+from salt_hls.jets.readers import load_data, modelnet, top_tagging
+from salt_hls.jets.readers.modelnet import morton, point_cloud
 from salt_hls.training.run import train_model
 
 JETS, M = 100, 12
@@ -263,14 +263,18 @@ def test_points_are_uniform_by_area_and_stay_in_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "what"),
     [("PLY\n", "no OFF mesh"), ("OFF 4 1 0\n0 0 0", "damaged"), ("OFF\nx y z", "damaged"),
-     ("OFF 3 1 0\n0 0 0 1 0 0 0 1 0\n3 0 1 7", "vertices it does not have")],
+     ("OFF 3 1 0\n0 0 0 1 0 0 0 1 0\n3 0 1 7", "vertices it does not have"),
+     ("OFF 3 1 0\n0 0 0 nan 0 0 0 1 0\n3 0 1 2", "NaN or infinity"),
+     ("OFF 3 1 0\n0 0 0 1e308 0 0 0 1e308 0\n3 0 1 2", "finite area"),
+     ("OFF 3 1 0\n0 0 0 1 0 0 2 0 0\n3 0 1 2", "finite area")],
 )  # fmt: skip
 def test_damaged_meshes(text: str, what: str, tmp_path: Path) -> None:
     path = tmp_path / "bed" / "train" / "a.off"
     path.parent.mkdir(parents=True)
     path.write_text(text)
-    with pytest.raises(UserError, match=what):
-        read_off(path)
+    with pytest.raises(UserError, match=what) as error:
+        next(modelnet.slices(path, 4))
+    assert str(path) in str(error.value)
 
 
 # What fits a model
@@ -365,7 +369,8 @@ ERRORS: dict[str, tuple[Write, str]] = {
     "relative pT": (damage(constituents=lambda x: x * np.float32([0.001, 1, 1])), "in GeV"),
     "no jets": (damage(constituents=np.zeros_like), "no jets in it .100 are empty"),
     "features": (damage(constituents=lambda x: x[..., :2]), "must be .jets, particles, 3.*12, 2"),
-    "flat": (damage(constituents=lambda x: x[:, 0]), "wrong shape .100, 3"),
+    "flat": (damage(constituents=lambda x: x[:, 0]), "shape .100, 3., expected .jets, parti"),
+    "few columns": (damage(jets=lambda x: x[:, :2]), "'jets' has the wrong shape .100, 2"),
     "fewer labels": (damage(labels=lambda x: x[:-1]), "'labels' has the wrong shape .99,"),
     "no labels": (damage(labels=lambda x: None), "no dataset 'labels'"),
 }  # fmt: skip
@@ -487,6 +492,19 @@ def table_elsewhere(file: Any) -> None:
     file["table"].move("table", "other")
 
 
+def lhc_of_groups(path: Path) -> None:
+    write_lhc(path, Truth())
+    with h5py.File(path, "r+") as file:
+        del file["jetConstituentList"]
+        file["jetConstituentList/x"] = np.zeros(3)
+
+
+def nan_in_px(file: Any) -> None:
+    rows = file["table/table"][:]
+    rows["values_block_0"][3, 4 * 2 + 1] = np.nan
+    file["table/table"][:] = rows
+
+
 X = np.zeros((JETS, 3, 4))
 NAMES = "particleFeatureNames"
 MOVED = LHC_PARTICLE[2:16] + LHC_PARTICLE[:2]
@@ -501,6 +519,10 @@ FOREIGN: dict[str, tuple[str, Write, str]] = {
     "names moved": ("a.h5", lhc_without(NAMES, MOVED), "does not describe"),
     "no class": ("a.h5", lhc_without("jets", np.zeros((JETS, 10))), "jet 0 must have one of j_g"),
     "fewer jets": ("a.h5", lhc_without("jets", np.ones((3, 10))), "List must have shape"),
+    "flat jets": ("a.h5", lhc_without("jets", np.zeros(JETS)), "jets must have shape .jets, feat"),
+    "group": ("a.h5", lhc_of_groups, "damaged or not readable"),
+    "no group": ("a.h5", keys("table"), "damaged or not readable"),
+    "NaN": ("a.h5", top_with(nan_in_px), "jet 3, particle 2: NaN or infinity in PX, got nan"),
     "no table": ("a.h5", top_with(table_elsewhere), "not a pandas table"),
     "no label": ("a.h5", top_with(label_called_y), "no column 'is_signal_new'"),
     "swapped": ("a.h5", top_with(swap_names), "not E, PX, PY, PZ"),
@@ -508,7 +530,11 @@ FOREIGN: dict[str, tuple[str, Write, str]] = {
     "y": ("a.npz", quark_gluon_with(y=np.zeros(3)), "X must have shape .3, particles"),
     "objects": ("a.npz", quark_gluon_with(y=np.array([{}] * JETS)), "must be an array of numbers"),
     "degrees": ("a.npz", quark_gluon_with(X=X + 90.0), "phi reaches 90; .*radians"),
-    "gaps": ("a.npz", quark_gluon_with(X=X + np.nan), "NaN"),
+    "gaps": (
+        "a.npz",
+        quark_gluon_with(X=put((4, 2, 1), np.inf)(X.copy())),
+        "jet 4, particle 2: .*ity",
+    ),
     "label 2": ("a.npz", quark_gluon_with(y=np.full(JETS, 2.0)), "jet 0 has label 2"),
 }
 
@@ -538,6 +564,12 @@ def test_folders_without_data(tmp_path: Path) -> None:
     (tmp_path / "readme.txt").touch()
     with pytest.raises(UserError, match="found 'readme.txt'"):
         load_data(tmp_path, 8)
+    for name in ("jets_val.h5", "test.h5"):
+        write_generated(tmp_path / name, Truth())
+    with pytest.raises(UserError, match="no training set, only validation and test"):
+        load_data(tmp_path, 8)
+    write_generated(tmp_path / "my-train.h5", Truth())
+    assert len(load_data(tmp_path, 8).train) == JETS
 
 
 def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, full_disk: Any) -> None:

@@ -138,6 +138,16 @@ def test_the_pull_keeps_weights_near_their_grid(
     np.testing.assert_allclose(pulls, training.PULL * np.array([0, 0, 0, 0, 0, 1 / 4, 1, 1]))
 
 
+def test_short_trainings_are_not_held_back_by_their_average(jets: JetSet, tmp_path: Path) -> None:
+    """24 steps on 600 jets: the average that is kept has learned nearly what the weights have."""
+    config = load_yaml(MODELS / "salt_p4_n16.yaml", ModelConfig)
+    model, data = training.build_model(config, quantized=False), Samples.of(jets, config)
+    before, _ = measure(model, data)
+    grids, targets = training.weight_grids(model), training.probabilities(jets.labels, 5)
+    _fit(model, jets, tmp_path, targets=targets, grids=grids)
+    assert measure(model, data)[0] < before - 0.05
+
+
 def test_a_teacher_is_half_of_the_target(
     jets: JetSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,6 +186,10 @@ def test_train_model_writes_weights_metrics_and_curves(
     assert curves.stat().st_size > 1000
     again = train_model(str(path), tmp_path, tmp_path / "state", silent)
     assert again == result
+    assert len(list((tmp_path / "state" / "small").iterdir())) == 1
+    jets[slice(0, 300)].write(tmp_path / "validation.h5")
+    train_model(str(path), tmp_path, tmp_path / "state", silent)
+    assert len(list((tmp_path / "state" / "small").iterdir())) == 2, "other jets, other training"
     other = train_model(str(path), tmp_path, tmp_path / "state", silent, seed=7)
     assert other.model == "small.seed7" and other.float_ != result.float_
     written = {p.name for p in path.parent.iterdir()} - written
@@ -191,13 +205,23 @@ def test_train_model_writes_weights_metrics_and_curves(
 
 
 def test_training_needs_its_phases_and_jets(small_model: Make, tmp_path: Path) -> None:
-    path = small_model(weights=False, training=None)
+    path = small_model(weights=False, training=PHASES)
     with pytest.raises(UserError, match="no such jet file"):
         train_model(str(path), tmp_path / "nowhere", tmp_path, silent)
+    path = small_model(weights=False, training=None)
     config = load_yaml(path, ModelConfig)
     data = Samples(np.zeros((2, 6, 3), np.float32), np.zeros(2, np.int8))
     with pytest.raises(UserError, match="training"):
         train(config, data, data, tmp_path, silent)
+    for split in ("train", "validation", "test"):
+        JetSet.read(MODELS / "sample.h5", slice(0, 99)).write(tmp_path / f"{split}.h5")
+    with pytest.raises(UserError, match="small.yaml: the key 'training' is missing"):
+        train_model(str(path), tmp_path, tmp_path, silent)
+    with pytest.raises(UserError, match="batch 100 is larger than the training set of 99 jets"):
+        train_model(str(small_model(training=PHASES)), tmp_path, tmp_path, silent)
+    weights = path.with_name("small.weights.h5")
+    with pytest.raises(UserError, match="small.weights.h5: a training starts from a model's YAML"):
+        train_model(str(weights), tmp_path, tmp_path, silent)
 
 
 def test_metrics_of_known_scores() -> None:

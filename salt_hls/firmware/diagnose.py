@@ -79,7 +79,8 @@ def diagnose(reference: str, build: Path, data: Path | None, progress: Progress)
     progress("load model", 0, 1)
     tagger = load_tagger(reference)
     config = tagger.config
-    jets = _jets(data, config, tagger.files[0])
+    loaded = _load(data, config, tagger.files[0])
+    jets = loaded.test
     progress("accuracy by order", 0, 1)
     orders = (config.inputs.order, *(o for o in ORDERS if o != config.inputs.order))
     if jets.features != FEATURES:  # points have no other order
@@ -107,7 +108,7 @@ def diagnose(reference: str, build: Path, data: Path | None, progress: Progress)
         tables=tally.tables(),
         warnings=[],
     )
-    result.warnings = warnings_of(result)
+    result.warnings = [*loaded.notes, *warnings_of(result)]
     with replacing(folder / "diagnose.json") as partial:
         partial.write_text(result.model_dump_json(indent=1) + "\n")
     with replacing(folder / "diagnose.png") as partial:
@@ -115,14 +116,14 @@ def diagnose(reference: str, build: Path, data: Path | None, progress: Progress)
     return result
 
 
-def _jets(data: Path | None, config: ModelConfig, model: Path) -> JetSet:
+def _load(data: Path | None, config: ModelConfig, model: Path) -> DataSet:
     if data is not None:
         loaded = load_data(data, config.particles)
     else:
         sample = JetSet.read(SAMPLE)
-        loaded = DataSet("shipped jets", sample, sample, sample, ())
+        loaded = DataSet("shipped jets (no --data was given)", sample, sample, sample, ())
     loaded.require_fit(config, model)
-    return loaded.test
+    return loaded
 
 
 def _inputs(jets: JetSet, config: ModelConfig, order: Order) -> NDArray[np.float32]:

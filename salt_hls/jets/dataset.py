@@ -20,6 +20,13 @@ POINTS = ("x", "y", "z")
 JET_COLUMNS = ("pt", "eta", "phi", "mass", "multiplicity")
 MAX_CONSTITUENTS = 150
 
+SHAPES = {
+    "constituents": ("jets", "particles", "3"),
+    "jets": ("jets", str(len(JET_COLUMNS))),
+    "labels": ("jets",),
+}
+"""Of the datasets in a file."""
+
 
 @dataclass(frozen=True)
 class JetSet:
@@ -100,13 +107,17 @@ class JetSet:
         """
         try:
             with h5py.File(path, "r") as file:
-                for name, axes in (("constituents", 3), ("jets", 2), ("labels", 1)):
+                for name, expected in SHAPES.items():
                     values = file.get(name)
                     if values is None:
                         raise UserError(f"{path}: no dataset {name!r} in this jet file")
-                    shape = getattr(values, "shape", ())
-                    if len(shape) != axes or len(values) != len(file["constituents"]):
-                        raise UserError(f"{path}: dataset {name!r} has the wrong shape {shape}")
+                    shape: tuple[int, ...] = getattr(values, "shape", ())
+                    right = len(shape) == len(expected) and shape[0] == len(file["constituents"])
+                    if not right or (name == "jets" and shape[1] != len(JET_COLUMNS)):
+                        raise UserError(
+                            f"{path}: dataset {name!r} has the wrong shape {shape}, expected "
+                            f"({', '.join(expected)}) with as many jets as constituents"
+                        )
                 return JetSet(
                     file["constituents"][rows, :particles].astype(np.float32),
                     file["labels"][rows],

@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field
 
 from salt_hls.config import ModelConfig, find_model, load_yaml
 from salt_hls.digest import digest
+from salt_hls.errors import UserError
 from salt_hls.files import replacing
 from salt_hls.jets.readers import load_data
 from salt_hls.processes import cores
@@ -68,7 +69,12 @@ def train_model(
     seed: instead of the YAML's; <name> is then <YAML>.seed<seed>.
     """
     path = find_model(reference)
+    if path.suffix not in (".yaml", ".yml"):
+        raise UserError(f"{path}: a training starts from a model's YAML; this is no YAML")
     config = load_yaml(path, ModelConfig)
+    for key, value in (("training", config.training), ("types", config.types)):
+        if value is None:
+            raise UserError(f"{path}: the key {key!r} is missing; a model to train declares it")
     name = path.stem
     if seed is not None and config.training is not None:
         name += f".seed{seed}"
@@ -82,8 +88,8 @@ def train_model(
         Samples.of(split, config) for split in (jets.train, jets.validation, jets.test)
     )
     classes = jets.test.classes
-    key = digest(config.model_dump_json(), training.inputs, training.labels)
-    state = folder / name / key[:12]
+    seen = (a for split in (training, validation) for a in (split.inputs, split.labels))
+    state = folder / name / digest(config.model_dump_json(), *seen)[:12]
     float_model, quantized = train(config, training, validation, state, report)
     logits = [predict(model, test.inputs) for model in (float_model, quantized)]
     float_, quantized_ = (evaluate(z, test.labels, classes) for z in logits)

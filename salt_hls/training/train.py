@@ -81,6 +81,8 @@ def train(
     """
     if config.training is None:
         raise UserError("training: the key is missing; a model to train declares its phases")
+    phases = config.training.float_phases + config.training.quantized_phases
+    _require_batches(phases, len(training.labels))
     folder.mkdir(parents=True, exist_ok=True)
     tf.keras.utils.set_random_seed(config.training.seed)
     float_model = build_model(config, quantized=False)
@@ -141,6 +143,7 @@ def fit_stages(
     pull: see `PULL`; it grows with the square of the phase's number, from 0 to this in the last.
     With a teacher the targets are the mean of `targets` and its answers.
     """
+    _require_batches(phases, len(targets))
     done = folder / f"{stage}.weights.h5"
     if done.exists():
         model.load_weights(done)
@@ -192,6 +195,15 @@ def fit_stages(
     shutil.rmtree(folder / stage, ignore_errors=True)
 
 
+def _require_batches(phases: tuple[Phase, ...], jets: int) -> None:
+    largest = max((phase.batch for phase in phases), default=0)
+    if largest > jets:
+        raise UserError(
+            f"training: batch {largest} is larger than the training set of {jets} jets; "
+            "give the phases smaller batches"
+        )
+
+
 def measure(model: tf.keras.Model, samples: Samples) -> tuple[float, float]:
     """Mean cross-entropy and accuracy."""
     logits = predict(model, samples.inputs)
@@ -236,7 +248,8 @@ def freeze_first_layer(quantized: tf.keras.Model) -> None:
 
 
 AVERAGING = 0.998
-"""Share of the old average kept in each step."""
+"""Share of the old average kept in each step; less in the first steps, when the average is of their
+last third, so that short trainings are not held back by their initial weights."""
 
 PULL = 0.3
 """Pull of a weight half way between two grid points, in steps of its learning rate.
@@ -283,6 +296,8 @@ class _Step:
         def step(inputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
             with tf.GradientTape() as tape:
                 loss = tf.reduce_mean(_cross_entropy(targets, model(inputs, training=True)))
+            done = tf.cast(optimizer.iterations, tf.float32)
+            kept = tf.minimum(AVERAGING, done / (done + 3))
             gradients = tape.gradient(loss, model.trainable_variables)
             optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
             for variable, average, grid in zip(
@@ -294,7 +309,7 @@ class _Step:
                     share = min(1.0, pull * phase.learning_rate / (grid.step / 2))
                     value += share * (nearest - value)
                 variable.assign(value)
-                average.assign(AVERAGING * average + (1 - AVERAGING) * variable)
+                average.assign(kept * average + (1 - kept) * variable)
             return loss
 
         self._step = step

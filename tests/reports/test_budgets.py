@@ -241,6 +241,7 @@ def test_real_reports_with_traps() -> None:
         ("part: xcvu13p\n", "no limit given"),
         ("latency_ns: 100\n", "the key 'part' is missing"),
         ("part: xcvu13p\nlatency_ns: [1\n", "not valid YAML at line 3"),
+        ("part: xcvu13p\nlatency_ns: 1\nlatency_ns: 2\n", "the key 'latency_ns' is there twice"),
         ("- part\n", "expected keys and values"),
         ("part: nosuch\nshare: {lut: 1}\n", "not in synth/parts.yaml"),
         ("part: xc7z020\nshare_of: slr\nshare: {lut: 1}\n", "no 'slr'"),

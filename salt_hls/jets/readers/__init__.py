@@ -120,15 +120,17 @@ def _files(path: Path) -> dict[str, list[Path]]:
         split = _split_of(file.relative_to(path))
         if split:
             named.setdefault(split, []).append(file)
-    return named if "train" in named else {"train": found}
+    if named and "train" not in named:
+        raise UserError(
+            f"{path}: no training set, only {' and '.join(named)}; call its file or folder train"
+        )
+    return named or {"train": found}
 
 
 def _split_of(file: Path) -> str | None:
-    """By the file's name, or by a word in the name of a folder, the innermost first."""
-    if file.stem.lower() in SPLIT_NAMES:
-        return SPLIT_NAMES[file.stem.lower()]
-    for folder in reversed(file.parent.parts):
-        for word in re.split(r"[^a-z]+", folder.lower()):
+    """By a word in the name of the file, or of a folder, the innermost first."""
+    for part in (file.stem, *reversed(file.parent.parts)):
+        for word in re.split(r"[^a-z]+", part.lower()):
             if word in SPLIT_NAMES:
                 return SPLIT_NAMES[word]
     return None

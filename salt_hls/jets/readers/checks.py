@@ -12,6 +12,7 @@ from salt_hls.errors import UserError
 from salt_hls.jets.dataset import FEATURES, JetSet
 from salt_hls.jets.kinematics import wrap
 from salt_hls.jets.ordering import first_particles, select_particles
+from salt_hls.jets.readers.base import refuse, require_finite
 
 MAX_JET_PT = 7000.0
 """GeV; no LHC jet has more, so a typical jet above it is in MeV."""
@@ -83,7 +84,7 @@ class Collector:
                 f"{self._file}: files of different classes: {', '.join(self._parts[0].classes)} "
                 f"and {', '.join(part.classes)}"
             )
-        self._refuse(~np.isfinite(part.constituents), part, "NaN or infinity")
+        require_finite(self._file, self._row, part.constituents, part.features)
         wrong = ~np.isin(part.labels, np.arange(len(part.classes)))
         if wrong.any():
             row = int(np.argmax(wrong))
@@ -92,21 +93,12 @@ class Collector:
                 f"0 ... {len(part.classes) - 1} ({', '.join(part.classes)})"
             )
 
-    def _refuse(self, wrong: NDArray[np.bool_], part: JetSet, what: str) -> None:
-        if wrong.any():
-            row, particle, column = (int(i) for i in np.argwhere(wrong)[0])
-            value = part.constituents[row, particle, column]
-            raise UserError(
-                f"{self._file}: jet {self._row + row}, particle {particle}: {what} in "
-                f"{part.features[column]}, got {value:g}; remove or mend this jet"
-            )
-
     def _mended(self, part: JetSet) -> JetSet:
         particles = part.constituents.copy()
         pt, dphi = particles[..., 0], particles[..., 2]
         negative = np.zeros(particles.shape, bool)
         negative[..., 0] = pt < 0
-        self._refuse(negative, part, "negative pT")
+        refuse(self._file, self._row, part.constituents, negative, part.features, "negative pT")
         particles[pt == 0] = 0
         self._check_angles(particles)
         outside = (dphi < -np.pi) | (dphi > np.pi)

@@ -29,13 +29,15 @@ def slices(path: Path, particles: int) -> Iterator[JetSet]:
     """All jets of a file; jet eta and phi are those of the axis its angles are relative to."""
     with h5py.File(path, "r") as file:
         constituents, jets = file["jetConstituentList"], file["jets"]
+        require_shape(path, "jets", jets.shape, "(jets, features)", jets.ndim == 2)
         names = _names(path, file, "particleFeatureNames", constituents.shape[-1], "j1_pdgid")
         columns = _columns(path, names, PARTICLE)
         jet_names = _names(path, file, "jetFeatureNames", jets.shape[-1])
         one_hot = _columns(path, jet_names, ONE_HOT)
         kinematics = _columns(path, jet_names, ("j_pt", "j_mass"))
         require_shape(
-            path, "jetConstituentList", constituents.shape, "(jets, particles, features)",
+            path, "jetConstituentList", constituents.shape,
+            f"({len(jets)}, particles, features), as many as jets",
             constituents.ndim == 3 and len(constituents) == len(jets),
         )  # fmt: skip
         for first in range(0, len(jets), SLICE):

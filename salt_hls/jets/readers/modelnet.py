@@ -29,7 +29,10 @@ def slices(path: Path, particles: int) -> Iterator[JetSet]:
         label = classes.index(folder.name)
     except (IndexError, ValueError):
         raise UserError(f"{path}: expected <class>/<train or test>/<name>.off") from None
-    points = point_cloud(*read_off(path), particles, zlib.crc32(path.name.encode()))
+    vertices, triangles = read_off(path)
+    if not 0 < areas(vertices, triangles).sum() < np.inf:
+        raise UserError(f"{path}: a mesh without a finite area has no surface to draw points from")
+    points = point_cloud(vertices, triangles, particles, zlib.crc32(path.name.encode()))
     yield JetSet(
         points[None].astype(np.float32),
         np.array([label]),
@@ -58,6 +61,8 @@ def read_off(path: Path) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         triangles = _triangles(rest, faces)
     except (ValueError, IndexError):
         raise UserError(f"{path}: damaged OFF mesh: not the numbers its header promises") from None
+    if not np.isfinite(vertices).all():
+        raise UserError(f"{path}: damaged OFF mesh: NaN or infinity among the vertices")
     if not len(triangles) or triangles.min() < 0 or triangles.max() >= count:
         raise UserError(f"{path}: damaged OFF mesh: faces name vertices it does not have")
     return vertices, triangles
@@ -76,15 +81,20 @@ def _triangles(indices: NDArray[np.int64], faces: int) -> NDArray[np.int64]:
     return np.array(fans, np.int64).reshape(-1, 3)
 
 
+def areas(vertices: NDArray[np.float64], triangles: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Twice the area of each triangle."""
+    a, b, c = (vertices[triangles[:, i]] for i in range(3))
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.asarray(np.linalg.norm(np.cross(b - a, c - a), axis=1))
+
+
 def point_cloud(
     vertices: NDArray[np.float64], triangles: NDArray[np.int64], count: int, seed: int
 ) -> NDArray[np.float64]:
     """`count` points (count, 3) of the surface, uniform by area, in the unit ball, Morton order."""
     rng = np.random.default_rng(seed)
     a, b, c = (vertices[triangles[:, i]] for i in range(3))
-    area = np.linalg.norm(np.cross(b - a, c - a), axis=1)
-    if not area.sum() > 0:
-        raise UserError("a mesh without area has no surface to draw points from")
+    area = areas(vertices, triangles)
     chosen = rng.choice(len(triangles), count, p=area / area.sum())
     u, v = rng.random((2, count, 1))
     root = np.sqrt(u)

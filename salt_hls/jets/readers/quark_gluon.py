@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from salt_hls.errors import UserError
 from salt_hls.jets.dataset import JetSet
 from salt_hls.jets.kinematics import relative_to_axis
-from salt_hls.jets.readers.base import SLICE, Format, require_shape
+from salt_hls.jets.readers.base import SLICE, Format, require_finite, require_shape
 
 CLASSES = ("g", "q")
 
@@ -31,11 +31,10 @@ def slices(path: Path, particles: int) -> Iterator[JetSet]:
             require_shape(path, "X", shape, f"({len(y)}, particles, 4), as many as y", fits)
             first = 0
             for x in _rows(content, shape, SLICE):
+                require_finite(path, first, x[..., :3], ("pT", "rapidity", "phi"))
                 pt, rapidity, phi = np.moveaxis(x[..., :3].astype(np.float64), -1, 0)
-                if np.nanmax(np.abs(phi), initial=0) > 2.01 * np.pi:
-                    raise UserError(
-                        f"{path}: phi reaches {np.nanmax(np.abs(phi)):g}; it must be in radians"
-                    )
+                if (largest := np.abs(phi).max(initial=0)) > 2.01 * np.pi:
+                    raise UserError(f"{path}: phi reaches {largest:g}; it must be in radians")
                 momenta = (pt * np.cosh(rapidity), pt * np.cos(phi), pt * np.sin(phi))
                 stacked = np.stack([*momenta, pt * np.sinh(rapidity)], axis=-1)
                 constituents, jets = relative_to_axis(stacked)

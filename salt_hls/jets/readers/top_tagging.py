@@ -18,7 +18,7 @@ import numpy as np
 from salt_hls.errors import UserError
 from salt_hls.jets.dataset import JetSet
 from salt_hls.jets.kinematics import relative_to_axis
-from salt_hls.jets.readers.base import SLICE, Format
+from salt_hls.jets.readers.base import SLICE, Format, require_finite
 
 CLASSES = ("QCD", "t")
 LABEL = "is_signal_new"
@@ -47,6 +47,7 @@ def slices(path: Path, particles: int) -> Iterator[JetSet]:
         for first in range(0, len(table), SLICE):
             rows = table[first : first + SLICE]
             momenta = rows[momenta_block][:, columns].reshape(len(rows), count, len(COMPONENTS))
+            require_finite(path, first, momenta, COMPONENTS)
             _check_energy(path, momenta)
             constituents, jets = relative_to_axis(momenta)
             yield JetSet(constituents, rows[label_block][:, label], jets, CLASSES)

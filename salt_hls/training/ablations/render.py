@@ -20,6 +20,9 @@ COLORS: dict[Verdict | None, str] = {
     "cannot be decided": "tab:gray",
     None: "tab:blue",
 }
+SHOWN = 3.0
+"""Points to either side in the plot of differences."""
+
 ARCHITECTURES = (("SAL-T", ""), ("Linformer", "linformer"), ("full attention", "full"))
 
 
@@ -55,6 +58,8 @@ def tables(study: Study, rows: dict[str, RowResult]) -> list[str]:
         for name in members:
             row, result = study.rows[name], rows[name]
             difference = "" if result.difference is None else _points(result.difference, "+")
+            if row.against and not row.expect:
+                difference += f" to `{row.against}`"
             claim = f"{row.expect} than" if row.expect in ("worse", "better") else "same as"
             cells = (
                 f"`{name}`",
@@ -74,7 +79,10 @@ def tables(study: Study, rows: dict[str, RowResult]) -> list[str]:
 
 
 def plot_differences(study: Study, rows: dict[str, RowResult], path: Path) -> None:
-    """Every difference with its judged interval, by group; the color is the verdict."""
+    """Every difference with its judged interval, by group; the color is the verdict.
+
+    The axis ends at `SHOWN`: a larger difference is written at its end.
+    """
     shown = [
         (name, result.difference, result.verdict)
         for group in study.groups
@@ -87,8 +95,16 @@ def plot_differences(study: Study, rows: dict[str, RowResult], path: Path) -> No
     axis = figure.subplots()
     used: set[Verdict | None] = set()
     for y, (_, difference, verdict) in enumerate(shown):
+        value = 100 * difference.mean
+        if abs(value) > SHOWN:
+            end = SHOWN if value > 0 else -SHOWN
+            axis.annotate(
+                f"{value:+.1f}", (end, y), (0.8 * end, y), va="center", ha="center",
+                arrowprops={"arrowstyle": "->", "color": COLORS[verdict]}, color=COLORS[verdict],
+            )  # fmt: skip
+            continue
         axis.errorbar(
-            100 * difference.mean, y, xerr=100 * SIGMAS * difference.error, fmt="o", capsize=3,
+            value, y, xerr=100 * SIGMAS * difference.error, fmt="o", capsize=3,
             color=COLORS[verdict], label=None if verdict in used else verdict or "no claim",
         )  # fmt: skip
         used.add(verdict)
@@ -99,7 +115,8 @@ def plot_differences(study: Study, rows: dict[str, RowResult], path: Path) -> No
         for name, *_ in shown
     ]
     axis.set_yticks(range(len(shown)), labels)
-    axis.invert_yaxis()
+    axis.set_ylim(len(shown) - 0.5, -0.5)
+    axis.set_xlim(-SHOWN, SHOWN)
     axis.set_xlabel(f"difference of accuracy to {BASE}, or as named [points], 95 %")
     if shown:
         axis.legend(title="claim", frameon=False)
@@ -156,8 +173,9 @@ def _introduction(study: Study) -> str:
         "when larger) and of the test jets; "
         "differences are taken jet by jet. A claim is judged with three seeds, at 95 %; "
         f"differences below {100 * study.margin:.1f} points do not matter: "
-        "a claimed gain *does not hold* when it is certainly smaller, and rows are the *same* when "
-        "they certainly differ by less. Rows on widths start from the float weights of `bounded`."
+        "a claimed gain *does not hold* when it is certainly smaller; rows are the *same* when "
+        "they certainly differ by less, which *does not hold* when they certainly differ. "
+        "Rows on widths start from the float weights of `bounded`."
     )
 
 

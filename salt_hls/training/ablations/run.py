@@ -57,6 +57,8 @@ def run_missing(
     """
     if not runs:
         return 0
+    if not (data / "train.h5").exists() and not results.missing(runs):
+        return 0
     settings = runs[0].settings
     jets = fingerprint(data, settings.training_jets, settings.validation_jets)
     missing = results.missing(runs, jets)
@@ -126,7 +128,7 @@ def train_run(
     order = np.random.default_rng(seed).permutation(len(training.labels))
     training = Samples(training.inputs[order], training.labels[order])
     validation = read_samples(data, "validation", settings, settings.validation_jets)
-    model = _trained(settings, training, validation, work, report)
+    model = _trained(settings, training, validation, work / jets, report)
     test = read_samples(data, "test", settings)
     logits = predict(model, test.inputs)
     metrics = evaluate(logits, test.labels, CLASSES)

@@ -274,9 +274,9 @@ class Results:
             with replacing(self.path) as partial:
                 partial.write_text(f'{{"runs": [\n{lines}\n]}}\n')
 
-    def missing(self, runs: Sequence[Run], jets: str) -> list[Run]:
-        """The runs without a result of their present settings and these jets."""
-        found = {name: (r.key, r.jets) for name, r in self.records().items()}
+    def missing(self, runs: Sequence[Run], jets: str | None = None) -> list[Run]:
+        """The runs without a result of their present settings and these jets (any if `None`)."""
+        found = {name: (r.key, jets and r.jets) for name, r in self.records().items()}
         return [run for run in runs if found.get(run.name) != (run.settings.key, jets)]
 
     def _bits(self, name: str) -> Path:
