@@ -171,7 +171,7 @@ def _introduction(study: Study) -> str:
         f"weights of the epoch with the least loss on {study.validation_jets:,} validation jets. "
         "± is one standard error, of the seeds (the median over the rows, or the row's own "
         "when larger) and of the test jets; "
-        "differences are taken jet by jet. A claim is judged with three seeds, at 95 %; "
+        "differences are taken jet by jet. A claim is judged with three seeds or more, at 95 %; "
         f"differences below {100 * study.margin:.1f} points do not matter: "
         "a claimed gain *does not hold* when it is certainly smaller; rows are the *same* when "
         "they certainly differ by less, which *does not hold* when they certainly differ. "
