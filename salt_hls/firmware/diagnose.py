@@ -188,7 +188,7 @@ def plot(diagnosis: Diagnosis, path: Path) -> None:
     axes[0].barh(
         [o.order for o in orders], [o.accuracy for o in orders], xerr=[o.error for o in orders]
     )
-    axes[0].set_xlabel("accuracy (error of the difference to the configured order)")
+    axes[0].set_xlabel("accuracy\n(error of the difference to the configured order)")
     if diagnosis.heads:
         image = axes[1].imshow(
             [h.weights for h in diagnosis.heads], vmin=0, vmax=1, aspect="auto", cmap="viridis"

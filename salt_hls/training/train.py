@@ -82,7 +82,7 @@ def train(
     if config.training is None:
         raise UserError("training: the key is missing; a model to train declares its phases")
     phases = config.training.float_phases + config.training.quantized_phases
-    _require_batches(phases, len(training.labels))
+    _require_batches(phases, len(training.labels))  # of both stages, before the first
     folder.mkdir(parents=True, exist_ok=True)
     tf.keras.utils.set_random_seed(config.training.seed)
     float_model = build_model(config, quantized=False)
@@ -296,8 +296,8 @@ class _Step:
         def step(inputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
             with tf.GradientTape() as tape:
                 loss = tf.reduce_mean(_cross_entropy(targets, model(inputs, training=True)))
-            done = tf.cast(optimizer.iterations, tf.float32)
-            kept = tf.minimum(AVERAGING, done / (done + 3))
+            before = tf.cast(optimizer.iterations, tf.float32)
+            kept = tf.minimum(AVERAGING, before / (before + 3))
             gradients = tape.gradient(loss, model.trainable_variables)
             optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
             for variable, average, grid in zip(

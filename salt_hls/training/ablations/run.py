@@ -57,6 +57,7 @@ def run_missing(
     """
     if not runs:
         return 0
+    # Nobody has to generate jets to learn that nothing is missing.
     if not (data / "train.h5").exists() and not results.missing(runs):
         return 0
     settings = runs[0].settings
