@@ -72,11 +72,11 @@ def train_model(
     if path.suffix not in (".yaml", ".yml"):
         raise UserError(f"{path}: a training starts from a model's YAML; this is no YAML")
     config = load_yaml(path, ModelConfig)
-    for key, value in (("training", config.training), ("types", config.types)):
-        if value is None:
-            raise UserError(f"{path}: the key {key!r} is missing; a model to train declares it")
+    if config.training is None or config.types is None:
+        key = "training" if config.training is None else "types"
+        raise UserError(f"{path}: the key {key!r} is missing; a model to train declares it")
     name = path.stem
-    if seed is not None and config.training is not None:
+    if seed is not None:
         name += f".seed{seed}"
         training_of_seed = config.training.model_copy(update={"seed": seed})
         config = config.model_copy(update={"training": training_of_seed})

@@ -30,9 +30,10 @@ def slices(path: Path, particles: int) -> Iterator[JetSet]:
     except (IndexError, ValueError):
         raise UserError(f"{path}: expected <class>/<train or test>/<name>.off") from None
     vertices, triangles = read_off(path)
-    if not 0 < areas(vertices, triangles).sum() < np.inf:
-        raise UserError(f"{path}: a mesh without a finite area has no surface to draw points from")
-    points = point_cloud(vertices, triangles, particles, zlib.crc32(path.name.encode()))
+    try:
+        points = point_cloud(vertices, triangles, particles, zlib.crc32(path.name.encode()))
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from None
     yield JetSet(
         points[None].astype(np.float32),
         np.array([label]),
@@ -81,20 +82,19 @@ def _triangles(indices: NDArray[np.int64], faces: int) -> NDArray[np.int64]:
     return np.array(fans, np.int64).reshape(-1, 3)
 
 
-def areas(vertices: NDArray[np.float64], triangles: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Twice the area of each triangle."""
-    a, b, c = (vertices[triangles[:, i]] for i in range(3))
-    with np.errstate(over="ignore", invalid="ignore"):
-        return np.asarray(np.linalg.norm(np.cross(b - a, c - a), axis=1))
-
-
 def point_cloud(
     vertices: NDArray[np.float64], triangles: NDArray[np.int64], count: int, seed: int
 ) -> NDArray[np.float64]:
-    """`count` points (count, 3) of the surface, uniform by area, in the unit ball, Morton order."""
+    """`count` points (count, 3) of the surface, uniform by area, in the unit ball, Morton order.
+
+    Raises `ValueError` when the area is 0 or not finite.
+    """
     rng = np.random.default_rng(seed)
     a, b, c = (vertices[triangles[:, i]] for i in range(3))
-    area = areas(vertices, triangles)
+    with np.errstate(over="ignore", invalid="ignore"):
+        area = np.linalg.norm(np.cross(b - a, c - a), axis=1)
+    if not 0 < area.sum() < np.inf:
+        raise ValueError("a mesh without a finite area has no surface to draw points from")
     chosen = rng.choice(len(triangles), count, p=area / area.sum())
     u, v = rng.random((2, count, 1))
     root = np.sqrt(u)

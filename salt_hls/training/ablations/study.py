@@ -276,8 +276,8 @@ class Results:
 
     def missing(self, runs: Sequence[Run], jets: str | None = None) -> list[Run]:
         """The runs without a result of their present settings and these jets (any if `None`)."""
-        found = {name: (r.key, jets and r.jets) for name, r in self.records().items()}
-        return [run for run in runs if found.get(run.name) != (run.settings.key, jets)]
+        found = {(r.name, r.key) for r in self.records().values() if jets is None or r.jets == jets}
+        return [run for run in runs if (run.name, run.settings.key) not in found]
 
     def _bits(self, name: str) -> Path:
         return self.study.with_suffix("") / f"{name}.npy"
