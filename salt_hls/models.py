@@ -22,6 +22,7 @@ from salt_hls.layers.head_dense.keras import HeadDense
 from salt_hls.layers.partitioned_projection.arithmetic import Mode
 from salt_hls.layers.partitioned_projection.keras import PartitionedProjection
 from salt_hls.layers.types import qkeras_text
+from salt_hls.weights import require_finite
 
 Add = tf.keras.layers.Add
 
@@ -172,19 +173,6 @@ def quantizer_of(layer: tf.keras.layers.Layer, weight: str) -> Any:
     return quantizer or getattr(layer, f"{weight}_quantizer", None)
 
 
-def load_weights(model: tf.keras.Model, path: Path) -> None:
-    """Loads an HDF5 weight file, checking shapes and finiteness.
-
-    Raises `UserError` naming the file and what does not fit.
-    """
-    try:
-        model.load_weights(path)
-    except (OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise UserError(f"{path}: these weights do not fit the model's YAML ({reason})") from None
-    _check_finite(model, path)
-
-
 def load_keras_model(path: Path, grid: Path) -> tuple[tf.keras.Model, ModelConfig]:
     """A saved Keras model, and a configuration with the input grid and target of the YAML `grid`.
 
@@ -204,7 +192,7 @@ def load_keras_model(path: Path, grid: Path) -> tuple[tf.keras.Model, ModelConfi
     shape = model.input_shape
     if not isinstance(shape, tuple) or len(shape) != 3 or None in shape[1:]:
         raise UserError(f"{path}: the model needs one input (particles, features), got {shape}")
-    _check_finite(model, path)
+    require_finite(model, path)
     snap_weights(model)
     config = load_yaml(grid, ModelConfig)
     if shape[2] != len(config.inputs.features):
@@ -218,12 +206,6 @@ def load_keras_model(path: Path, grid: Path) -> tuple[tf.keras.Model, ModelConfi
         "partitions": min(config.partitions, shape[1]),
     }
     return model, config.model_copy(update=changes)
-
-
-def _check_finite(model: tf.keras.Model, path: Path) -> None:
-    for weight in model.weights:
-        if not np.all(np.isfinite(weight.numpy())):
-            raise UserError(f"{path}: weight {weight.name} holds NaN or infinity; retrain it")
 
 
 def import_sal_t4hep(

@@ -235,7 +235,7 @@ def broken_inputs(kind: str, make: Make, tmp_path: Path) -> tuple[Path, str]:
     if kind == "weights file damaged":
         path = make()
         path.with_name("small.weights.h5").write_bytes(b"no")
-        return path, "weights do not fit"
+        return path, "not an HDF5 file"
     if kind == "no weights":
         return make(weights=False), "no trained weights"
     if kind == "NaN weight":

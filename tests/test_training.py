@@ -20,6 +20,7 @@ from salt_hls.training import train as training
 from salt_hls.training.metrics import evaluate, scores
 from salt_hls.training.run import Result, train_model
 from salt_hls.training.train import Progress, Samples, measure, train
+from salt_hls.weights import load_weights
 
 Make = Callable[..., Path]
 
@@ -123,7 +124,7 @@ def test_the_pull_keeps_weights_near_their_grid(
     monkeypatch.setattr(training, "_Step", spy)
     for pull in (0.0, training.PULL):
         model = training.build_model(config, quantized=True)
-        model.load_weights(MODELS / "salt_p4_n16.float.weights.h5")
+        load_weights(model, MODELS / "salt_p4_n16.float.weights.h5")
         grids = training.weight_grids(model)
         folder = tmp_path / str(pull)
         _fit(model, jets, folder, targets=targets, grids=grids, pull=pull)
@@ -277,6 +278,6 @@ def test_committed_weights_are_those_of_the_metrics(path: Path) -> None:
     data = Samples.of(JetSet.read(MODELS / "sample.h5"), config)
     for kind, metrics in ((".float", result.float_), ("", result.quantized)):
         model = training.build_model(config, quantized=not kind)
-        model.load_weights(MODELS / f"{result.model}{kind}.weights.h5")
+        load_weights(model, MODELS / f"{result.model}{kind}.weights.h5")
         hits = training.predict(model, data.inputs[:2000]).argmax(axis=1) == data.labels[:2000]
         assert np.mean(hits) == pytest.approx(metrics.accuracy, abs=0.042)

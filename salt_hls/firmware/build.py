@@ -28,12 +28,13 @@ from salt_hls.firmware.convert import Backend, convert, tensors, top_name, write
 from salt_hls.firmware.csim import Csim, compile_csim
 from salt_hls.jets.dataset import CLASSES, JetSet
 from salt_hls.jets.ordering import prepare
-from salt_hls.models import build_model, load_keras_model, load_weights, snap_weights
+from salt_hls.models import build_model, load_keras_model, snap_weights
 from salt_hls.reports.budget import Budget
 from salt_hls.reports.folder import EARLIER, JSON, archive, publish
 from salt_hls.reports.model import Physics, Report, RocCurve, Scores
 from salt_hls.training.metrics import Metrics, evaluate, scores
 from salt_hls.vendor.testbench import write_testbench
+from salt_hls.weights import load_weights
 
 SAMPLE = MODELS / "sample.h5"
 PACKAGES = ("hls4ml", "qkeras", "tensorflow-cpu", "numpy")

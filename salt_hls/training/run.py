@@ -19,6 +19,7 @@ from salt_hls.jets.readers import load_data
 from salt_hls.processes import cores
 from salt_hls.training.metrics import Metrics, correct, evaluate
 from salt_hls.training.train import Report, Samples, predict, train
+from salt_hls.weights import save_weights
 
 Note = Callable[[str], None]
 
@@ -106,7 +107,7 @@ def train_model(
     )
     for model, kind in ((float_model, ".float"), (quantized, "")):
         with replacing(path.with_name(f"{name}{kind}.weights.h5")) as partial:
-            model.save_weights(partial)
+            save_weights(model, partial)
     with replacing(path.with_name(f"{name}.metrics.json")) as partial:
         partial.write_text(result.model_dump_json(by_alias=True, indent=1) + "\n")
     plot_curves(state, state / "curves.png")

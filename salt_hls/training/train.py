@@ -34,6 +34,7 @@ from salt_hls.jets.dataset import JetSet
 from salt_hls.jets.ordering import prepare
 from salt_hls.models import build_model, quantizer_of, snap_layer, snap_weights
 from salt_hls.training.metrics import scores
+from salt_hls.weights import load_weights, save_weights
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ def fit_stages(
     _require_batches(phases, len(targets))
     done = folder / f"{stage}.weights.h5"
     if done.exists():
-        model.load_weights(done)
+        load_weights(model, done)
         return
     if teacher is not None:
         answers = scores(predict(teacher, inputs))[:, -targets.shape[1] :]
@@ -191,7 +192,7 @@ def fit_stages(
     with replacing(folder / f"{stage}_history.json") as partial:
         partial.write_text(json.dumps(state.history, indent=1))
     with replacing(done) as partial:
-        model.save_weights(partial)
+        save_weights(model, partial)
     shutil.rmtree(folder / stage, ignore_errors=True)
 
 
