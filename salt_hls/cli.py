@@ -498,7 +498,7 @@ def _interrupted(*_: object) -> None:
 
 def main() -> None:
     """Entry point: a `UserError`, or a disk that fails, becomes its line and exit status 1."""
-    if not (3, 10) <= sys.version_info[:2] <= (3, 11):
+    if not (3, 10) <= sys.version_info[:2] <= (3, 13):
         found = ".".join(str(n) for n in sys.version_info[:2])
         errors.print(f"salt-hls: needs Python 3.10 or 3.11 (TensorFlow 2.14), found {found}")
         raise SystemExit(1)

@@ -37,7 +37,7 @@ from salt_hls.vendor.testbench import write_testbench
 from salt_hls.weights import load_weights
 
 SAMPLE = MODELS / "sample.h5"
-PACKAGES = ("hls4ml", "qkeras", "tensorflow-cpu", "numpy")
+PACKAGES = ("hls4ml", "qkeras", "numpy")
 ROC_POINTS = 60
 TESTBENCH_JETS = 200
 """Sample jets in the vendor's testbench, in front of the adversarial inputs."""
@@ -253,7 +253,8 @@ def require_exact(report: Report, build: Path) -> None:
 
 def versions() -> dict[str, str]:
     """Versions of what the firmware depends on."""
-    return {"salt-hls": salt_hls.__version__, **{p: version(p) for p in PACKAGES}}
+    found = {p: version(p) for p in PACKAGES}
+    return {"salt-hls": salt_hls.__version__, "tensorflow": tf.__version__, **found}
 
 
 def _physics(
