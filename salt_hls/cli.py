@@ -27,8 +27,9 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from salt_hls.config import ROOT, find_model
+from salt_hls.config import find_model
 from salt_hls.errors import UserError
+from salt_hls.paths import CHECKOUT
 from salt_hls.processes import cores
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -331,7 +332,7 @@ def scaling(
     model: Model = "salt_p4_n150",
     path: Annotated[
         Path, typer.Option(help="JSON of the figures; the plot stands beside it.")
-    ] = ROOT / "docs" / "results" / "scaling.json",
+    ] = CHECKOUT / "docs" / "results" / "scaling.json",
     build: Build = Path("build"),
 ) -> None:
     """Measures cycles and area of a streaming tagger against particles and lanes."""
@@ -357,7 +358,7 @@ def results(
     study: Annotated[
         Path,
         typer.Option(help="YAML of the rows; results beside it, tables in <folder>.md."),
-    ] = ROOT / "docs" / "results" / "ablations.yaml",
+    ] = CHECKOUT / "docs" / "results" / "ablations.yaml",
     render: Annotated[bool, typer.Option(help="Train nothing, renew tables and plots.")] = False,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Trainings at a time, a core each; all cores if none.")

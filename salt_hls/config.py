@@ -20,9 +20,9 @@ from pydantic import (
 
 from salt_hls.errors import UserError
 from salt_hls.fixed import FixedType
+from salt_hls.paths import KERAS_MODELS
 
-ROOT = Path(__file__).resolve().parents[1]
-MODELS = ROOT / "keras_models"
+MODELS = KERAS_MODELS
 
 Order = Literal["kt", "pt", "delta_r", "lund", "shuffled", "given"]
 

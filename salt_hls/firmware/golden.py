@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from salt_hls.config import ROOT
 from salt_hls.errors import UserError
 from salt_hls.files import replacing
 from salt_hls.firmware.build import Project, Tagger, sample_inputs
 from salt_hls.firmware.csim import csim_pool, run_csim
 from salt_hls.firmware.replay import output_type
+from salt_hls.paths import CHECKOUT
 
-GOLDEN = ROOT / "tests" / "golden"
+GOLDEN = CHECKOUT / "tests" / "golden"
 JETS = 500
 
 

@@ -28,9 +28,9 @@ from numpy.typing import NDArray
 from salt_hls.errors import UserError
 from salt_hls.fixed import FixedType, Table
 from salt_hls.layers.schedule import Process, each_step
+from salt_hls.paths import HLS_TEMPLATES
 
 BACKENDS = ("Vivado", "Vitis")
-TEMPLATES = Path(__file__).resolve().parents[2] / "hls_templates"
 
 Handler = Callable[
     [dict[str, Any], list[str], list[list[int]], Any], tuple[dict[str, Any], list[int]]
@@ -182,7 +182,7 @@ def register_node(keras_class: str, node: type[ArithmeticNode], handler: Handler
     """Teaches hls4ml a layer: handler, node, templates, header, for both backends. Idempotent."""
     if keras_class in layer_handlers:
         return
-    header = TEMPLATES / f"nnet_{node.stem}.h"
+    header = HLS_TEMPLATES / f"nnet_{node.stem}.h"
     hls4ml.converters.register_keras_v2_layer_handler(keras_class, handler)
     if node.__name__ not in layer_map:
         hls4ml.model.layers.register_layer(node.__name__, node)
