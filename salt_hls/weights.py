@@ -6,6 +6,7 @@ that wrote it builds them: another one cannot read it.
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 from typing import Any
@@ -16,18 +17,22 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from salt_hls.errors import UserError
+from salt_hls.files import replacing
 
 FORMAT = "salt-hls weights 1"
 """Attribute `format` of the file."""
 
 
 def save_weights(model: tf.keras.Model, path: Path) -> None:
-    """Writes every weight of the model as float32; the same weights give the same bytes."""
-    with h5py.File(path, "w") as file:
+    """Writes every weight of the model, whole or not at all; the same weights, the same bytes."""
+    memory = io.BytesIO()  # HDF5 itself does not survive a full disk
+    with h5py.File(memory, "w") as file:
         file.attrs["format"] = FORMAT
         for layer in model.layers:
             for name, weight in named_weights(layer).items():
                 file.create_dataset(f"{layer.name}/{name}", data=weight.numpy())
+    with replacing(path) as partial:
+        partial.write_bytes(memory.getvalue())
 
 
 def load_weights(model: tf.keras.Model, path: Path) -> None:

@@ -191,8 +191,7 @@ def fit_stages(
     model.set_weights(state.best)
     with replacing(folder / f"{stage}_history.json") as partial:
         partial.write_text(json.dumps(state.history, indent=1))
-    with replacing(done) as partial:
-        save_weights(model, partial)
+    save_weights(model, done)
     shutil.rmtree(folder / stage, ignore_errors=True)
 
 
