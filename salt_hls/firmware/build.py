@@ -115,11 +115,14 @@ def graph_of(tagger: Tagger, folder: Path, backend: Backend) -> Any:
     )
 
 
-def write_and_compile(tagger: Tagger, folder: Path, backend: Backend) -> Project:
-    """Writes the HLS project to `folder`/firmware, compiles its C-simulation in `folder`/csim."""
+def write_and_compile(tagger: Tagger, folder: Path, backend: Backend, log: Path) -> Project:
+    """Writes the HLS project to `folder`/firmware, compiles its C-simulation in `folder`/csim.
+
+    log: where the compiler's messages are left when it fails.
+    """
     graph = graph_of(tagger, folder / PROJECT, backend)
     project = write_project(graph)
-    csim = compile_csim(project, top_name(tagger.name), tensors(graph), folder / "csim")
+    csim = compile_csim(project, top_name(tagger.name), tensors(graph), folder / "csim", log)
     return Project(project, graph, csim)
 
 
@@ -154,7 +157,8 @@ def build_firmware(
     target = build / tagger.name
     with _fresh_folder(target) as folder:
         progress("write and compile", 0, 1)
-        project = write_and_compile(tagger, folder, backend)
+        log = target.with_name(f"{tagger.name}.compile.log")
+        project = write_and_compile(tagger, folder, backend, log)
         done = 0
 
         def compared(events: int) -> None:
