@@ -20,7 +20,7 @@ from contextvars import ContextVar
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 from salt_hls.errors import UserError
 
@@ -303,7 +303,7 @@ class Pool:
             for connection in self._workers:
                 give(connection)
             while busy:
-                for connection in wait(list(busy)):
+                for connection in cast(list[Connection], wait(list(busy))):
                     kind, value = self._answer(connection, names[busy[connection]])
                     if kind == "told":
                         told(value)
