@@ -7,9 +7,11 @@ import logging
 import os
 import signal
 import sys
+import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -104,7 +106,7 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
 
         def update(description: str, done: int, total: int) -> None:
             if _Interrupted.received:
-                _interrupted()
+                raise _Interrupted
             bar.update(task, description=description, completed=done, total=total)
 
         yield update
@@ -331,8 +333,9 @@ def golden(
         with progress_bar() as update:
             update(f"simulate {name}", 0, 1)
             tagger = load_tagger(name)
+            log = build / "golden" / f"{tagger.name}.compile.log"
             with fresh_folder(build / "golden" / tagger.name) as folder:
-                project = write_and_compile(tagger, folder, "Vitis")
+                project = write_and_compile(tagger, folder, "Vitis", log)
                 new = regression.simulated_logits(tagger, project, cores())
         try:
             change = regression.changes(regression.read_golden(name), new)
@@ -503,6 +506,11 @@ def _print_report(report: Any) -> None:
     console.print(table)
 
 
+INTERRUPTED = "interrupted; nothing half-written is left, long work continues next time"
+GRACE_S = 10.0
+"""An interrupted run that has not ended by itself after so long is ended."""
+
+
 class _Interrupted(BaseException):
     """Not an `Exception`: hls4ml's writer passes over those raised while it imports Keras.
 
@@ -514,12 +522,34 @@ class _Interrupted(BaseException):
 
 
 def _interrupted(*_: object) -> None:
-    _Interrupted.received = True
-    raise _Interrupted("interrupted; nothing half-written is left, long work continues next time")
+    """Handles the first signal; while the run ends, more of them change nothing."""
+    if not _Interrupted.received:
+        _Interrupted.received = True
+        sys.unraisablehook = lambda _: None  # where it is dropped, in a `__del__`, nobody is told
+        raise _Interrupted
+
+
+def _tell_and_end(signals: int, told: threading.Event) -> None:
+    """A thread: says at once that a signal came, even while the main thread is in a C function."""
+    os.read(signals, 1)
+    with suppress(OSError):  # the terminal may be gone
+        _say(INTERRUPTED)
+    told.set()
+    time.sleep(GRACE_S)
+    with suppress(OSError):
+        errors.show_cursor()
+    os._exit(1)  # what still runs is killed by the watcher of `processes`
+
+
+def _say(fault: str) -> None:
+    errors.print(f"salt-hls: {fault}", markup=False, highlight=False, soft_wrap=True)
 
 
 def main() -> None:
-    """Entry point: a `UserError`, or a disk that fails, becomes its line and exit status 1."""
+    """Entry point: a `UserError`, or a disk that fails, becomes its line and exit status 1.
+
+    So does a signal to end (Ctrl-C, a closed terminal): its line comes at once.
+    """
     if not (3, 10) <= sys.version_info[:2] <= (3, 13):
         found = ".".join(str(n) for n in sys.version_info[:2])
         errors.print(f"salt-hls: needs Python 3.10 or 3.11 (TensorFlow 2.14), found {found}")
@@ -527,17 +557,31 @@ def main() -> None:
     # What TensorFlow and QKeras warn about is not the user's doing; tests run with warnings on.
     warnings.simplefilter("ignore")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupted)
+    signals, wakeup = os.pipe()
+    os.set_blocking(wakeup, False)
+    signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+    told = threading.Event()
+    threading.Thread(target=_tell_and_end, args=(signals, told), daemon=True).start()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup
+            signal.signal(number, _interrupted)
     try:
         app()
-    except (UserError, _Interrupted) as error:
-        fault = str(error)
-    except OSError as error:
-        if error.errno not in DISK:
+    except BaseException as error:
+        if _Interrupted.received:
+            told.wait(GRACE_S)
+            raise SystemExit(1) from None
+        fault = _fault(error)
+        if fault is None:
             raise
-        fault = str(disk_error(error.filename or "a file", error))
-    else:
-        return
-    errors.print(f"salt-hls: {fault}", markup=False, highlight=False, soft_wrap=True)
-    raise SystemExit(1)
+        _say(fault)
+        raise SystemExit(1) from None
+
+
+def _fault(error: BaseException) -> str | None:
+    """The line about an error that is the user's to mend."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in DISK:
+        return str(disk_error(error.filename or "a file", error))
+    return None

@@ -125,11 +125,14 @@ def graph_of(tagger: Tagger, folder: Path, backend: Backend) -> Any:
     )
 
 
-def write_and_compile(tagger: Tagger, folder: Path, backend: Backend) -> Project:
-    """Writes the HLS project to `folder`/firmware, compiles its C-simulation in `folder`/csim."""
+def write_and_compile(tagger: Tagger, folder: Path, backend: Backend, log: Path) -> Project:
+    """Writes the HLS project to `folder`/firmware, compiles its C-simulation in `folder`/csim.
+
+    log: where the compiler's messages are left when it fails.
+    """
     graph = graph_of(tagger, folder / PROJECT, backend)
     project = write_project(graph)
-    csim = compile_csim(project, top_name(tagger.name), tensors(graph), folder / CSIM)
+    csim = compile_csim(project, top_name(tagger.name), tensors(graph), folder / CSIM, log)
     return Project(project, graph, csim)
 
 
@@ -168,7 +171,8 @@ def build_firmware(
         require_replaceable(place, _is_build)
     with fresh_folder(target) as folder:
         progress("write and compile", 0, 1)
-        project = write_and_compile(tagger, folder, backend)
+        log = target.with_name(f"{tagger.name}.compile.log")
+        project = write_and_compile(tagger, folder, backend, log)
         done = 0
 
         def compared(events: int) -> None:

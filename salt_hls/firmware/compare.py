@@ -10,9 +10,10 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from salt_hls.errors import UserError
-from salt_hls.firmware.csim import Csim, csim_pool, run_csim
+from salt_hls.firmware.csim import Csim, run_csim
 from salt_hls.firmware.replay import output_type, replay
 from salt_hls.fixed import FixedType
+from salt_hls.processes import process_pool
 from salt_hls.reports.model import BitAccuracy, Mismatch
 
 EXAMPLES = 3
@@ -37,7 +38,7 @@ def compare_all(
     types = {node.name: output_type(node) for node in graph.get_layers()}
     records: dict[tuple[str, str], BitAccuracy] = {}
     outputs = []
-    with csim_pool(workers) as pool:
+    with process_pool(workers) as pool:
         for first in range(0, len(inputs), BATCH):
             part = inputs[first : first + BATCH]
             simulated = run_csim(csim, part, pool, trace=True, progress=progress)
