@@ -28,7 +28,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from salt_hls.config import find_model
+from salt_hls.config import CLOCK_NS, find_model
 from salt_hls.errors import UserError
 from salt_hls.files import DISK, disk_error, fresh_folder, locked
 from salt_hls.paths import CHECKOUT
@@ -55,10 +55,19 @@ Build = Annotated[Path, typer.Option(help="Folder of the builds.")]
 BudgetName = Annotated[
     str, typer.Option("--budget", help="A budget of synth/budgets, or a path to your own.")
 ]
-Clock = Annotated[
-    float | None, typer.Option(min=0.1, help="Clock period of the RTL in ns, else the model's.")
-]
 
+
+def _clock(period: float | None) -> float | None:
+    least, most = CLOCK_NS
+    if period is not None and not least <= period <= most:  # NaN is neither
+        raise typer.BadParameter(f"must be {least:g} ... {most:g} ns, got {period:g}")
+    return period
+
+
+Clock = Annotated[
+    float | None,
+    typer.Option(callback=_clock, help="Clock period of the RTL in ns, else the model's."),
+]
 
 DEFAULT_BUDGET = "cms_l1t_jet"
 

@@ -24,8 +24,16 @@ from salt_hls.digest import FIRMWARE_CODE, digest, graph_digest
 from salt_hls.errors import UserError
 from salt_hls.files import fresh_folder, locked, put_folder, require_replaceable, restore
 from salt_hls.firmware.compare import adversarial_inputs, compare_all, first_difference
-from salt_hls.firmware.convert import Backend, convert, tensors, top_name, write_project
+from salt_hls.firmware.convert import (
+    SUPPORTED,
+    Backend,
+    convert,
+    tensors,
+    write_project,
+)
 from salt_hls.firmware.csim import Csim, compile_csim
+from salt_hls.firmware.names import top_name
+from salt_hls.firmware.supported import check_model
 from salt_hls.jets.dataset import CLASSES, JetSet
 from salt_hls.jets.ordering import prepare
 from salt_hls.models import build_model, load_keras_model, snap_weights
@@ -91,6 +99,8 @@ def load_tagger(reference: str) -> Tagger:
         model, config = load_keras_model(
             path, beside if beside.exists() else MODELS / "salt_p4.yaml"
         )
+        check_model(model, SUPPORTED)
+        snap_weights(model)
         return Tagger(path.stem, config, model, None, (path,))
     config = load_yaml(path, ModelConfig)
     weights = path.with_name(f"{path.stem}.weights.h5")

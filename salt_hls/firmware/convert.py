@@ -16,21 +16,15 @@ import tensorflow as tf
 from salt_hls import register
 from salt_hls.errors import UserError
 from salt_hls.firmware.csim import Layout
+from salt_hls.firmware.names import top_name
 from salt_hls.firmware.streams import check, stream
-from salt_hls.fixed import FixedType
+from salt_hls.firmware.supported import check_model
+from salt_hls.fixed import FLOAT32_BITS, FixedType
+from salt_hls.layers import KERAS_CLASSES
 from salt_hls.layers.hls_ops import ArithmeticNode, fixed_type_of
 
 Backend = Literal["Vitis", "Vivado"]
 IoType = Literal["io_parallel", "io_stream"]
-
-EXACT_BITS = 24
-"""float32 holds sums of this many bits (and a sign) exactly; Keras computes in float32."""
-
-
-def top_name(model: str) -> str:
-    """A C identifier for the top function."""
-    name = re.sub(r"\W", "_", model)
-    return name if name[:1].isalpha() else f"model_{name}"
 
 
 def convert(
@@ -52,7 +46,7 @@ def convert(
     exactly.
     """
     register()
-    check_layers(model)
+    check_model(model, SUPPORTED)
     with _quiet():
         config = hls4ml.utils.config_from_keras_model(model, granularity="name", backend=backend)
         if io_type == "io_parallel":
@@ -88,24 +82,8 @@ def convert(
     return graph
 
 
-SUPPORTED = ("InputLayer", "QDense", "Add", "GlobalMaxPooling1D")
-
-
-def check_layers(model: tf.keras.Model) -> None:
-    """Raises `UserError` for the first layer that has no exact firmware."""
-    from salt_hls.layers import KERAS_CLASSES
-
-    for layer in model.layers:
-        kind = type(layer).__name__
-        if kind not in SUPPORTED and kind not in KERAS_CLASSES:
-            raise UserError(
-                f"layer {layer.name}: {kind} cannot be built; supported layers are "
-                f"{', '.join((*SUPPORTED, *KERAS_CLASSES))}"
-            )
-        if kind == "QDense" and getattr(layer.activation, "__name__", "linear") != "linear":
-            raise UserError(
-                f"layer {layer.name}: activation inside QDense; use a FixedActivation after it"
-            )
+SUPPORTED = ("InputLayer", "QDense", "Add", "GlobalMaxPooling1D", *KERAS_CLASSES)
+"""Classes of Keras layers that conversion knows."""
 
 
 def check_exact_in_float32(graph: Any) -> None:
@@ -121,10 +99,10 @@ def check_exact_in_float32(graph: Any) -> None:
             }
         for key, fixed_type in types.items():
             bits = fixed_type.width - fixed_type.signed
-            if bits > EXACT_BITS:
+            if bits > FLOAT32_BITS:
                 raise UserError(
                     f"layer {node.name}: {key} {fixed_type} needs {bits} bits, more than the "
-                    f"{EXACT_BITS} that training in float32 computes exactly; use narrower types"
+                    f"{FLOAT32_BITS} that training in float32 computes exactly; use narrower types"
                 )
 
 
