@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from salt_hls.errors import UserError
-from salt_hls.fixed import FixedType
+from salt_hls.fixed import MAX_WIDTH, FixedType
 
 
 def declared_type(config: dict[str, Any], key: str = "output_type") -> FixedType:
@@ -19,9 +20,11 @@ def declared_type(config: dict[str, Any], key: str = "output_type") -> FixedType
 
 
 def weight_type(quantizer: dict[str, Any] | None, layer: str) -> FixedType:
-    """Type of a `quantized_bits(bits, integer, alpha=1)` configuration.
+    """Type of the values of a QKeras quantizer, from its configuration.
 
-    QKeras rounds half to even and clips; its `integer` excludes the sign, ours includes it.
+    `quantized_bits(bits, integer, alpha=1)`: QKeras rounds half to even and clips; its `integer`
+    excludes the sign, ours includes it. `binary` and `ternary` with alpha=1: -1, 0, 1.
+    `quantized_po2`: all powers of two between its least and its greatest.
     Raises `UserError` for quantizers whose values are on no fixed grid.
     """
     if quantizer is None:
@@ -29,10 +32,22 @@ def weight_type(quantizer: dict[str, Any] | None, layer: str) -> FixedType:
             f"layer {layer}: no weight quantizer, so it has no fixed-point form; "
             "give quantized_bits(bits, integer, alpha=1)"
         )
-    config = quantizer["config"]
-    if quantizer["class_name"] != "quantized_bits" or not _is_one(config.get("alpha")):
+    kind, config = quantizer["class_name"], quantizer["config"]
+    if kind == "quantized_po2":
+        least, greatest = _exponents(config)
+        width = greatest - least + 2
+        if width > MAX_WIDTH:
+            raise UserError(
+                f"layer {layer}: weight quantizer {kind}({config['bits']}) has values from "
+                f"2^{least} to 2^{greatest}, {width} bits; at most {MAX_WIDTH} can be built: "
+                "give it fewer bits"
+            )
+        return FixedType(width, greatest + 2)
+    if kind in ("binary", "ternary") and _is_one(config.get("alpha")):
+        return FixedType(2, 2)
+    if kind != "quantized_bits" or not _is_one(config.get("alpha")):
         raise UserError(
-            f"layer {layer}: weight quantizer {quantizer['class_name']}"
+            f"layer {layer}: weight quantizer {kind}"
             f"(alpha={config.get('alpha')}) is on no fixed grid; use quantized_bits(..., alpha=1)"
         )
     signed = bool(config.get("keep_negative", True))
@@ -44,6 +59,14 @@ def weight_type(quantizer: dict[str, Any] | None, layer: str) -> FixedType:
         "RND_CONV",
         overflow,  # type: ignore[arg-type]
     )
+
+
+def _exponents(config: dict[str, Any]) -> tuple[int, int]:
+    """Least and greatest exponent of a `quantized_po2`."""
+    most = config.get("max_value")
+    exponent_bits = config["bits"] - 1 - (most is None or most > 1)
+    least, greatest = -(2**exponent_bits), 2**exponent_bits - 1
+    return least, min(greatest, math.ceil(math.log2(most))) if most else greatest
 
 
 def _is_one(alpha: Any) -> bool:
