@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,7 +25,7 @@ from hls4ml.converters.keras_v2_to_hls import (
 )
 from hls4ml.model.attributes import Attribute
 from hls4ml.model.layers import Layer, layer_map
-from hls4ml.model.types import FixedPrecisionType, RoundingMode, SaturationMode
+from hls4ml.model.types import FixedPrecisionType, RoundingMode, SaturationMode, Serializable
 from numpy.typing import NDArray
 
 from salt_hls.errors import UserError
@@ -121,6 +123,18 @@ class ArithmeticNode(Layer):  # type: ignore[misc]
                 data=values,
             )
 
+    def serialize_state(self) -> dict[str, Any]:
+        """For hls4ml's `serialize_model`."""
+        if hasattr(self.model, "is_streamed"):
+            raise UserError(
+                f"layer {self.name}: hls4ml's files hold no transfer sizes and depths; save the "
+                "graph before salt_hls.stream and call that after loading"
+            )
+        state: dict[str, Any] = super().serialize_state()
+        arithmetic = SavedArithmetic(self.get_attr("arithmetic"))
+        state["attributes"]["arithmetic"] = arithmetic.serialize()
+        return state
+
     def _warn_of_ignored_settings(self, output_type: FixedType) -> None:
         """Says which settings of hls4ml's configuration for this layer change nothing."""
         config = self.model.config
@@ -147,6 +161,32 @@ class ArithmeticNode(Layer):  # type: ignore[misc]
                 "configuration; its types are declared in the Keras layer",
                 stacklevel=2,
             )
+
+
+class SavedArithmetic(Serializable):  # type: ignore[misc]
+    """An arithmetic object in the form in which hls4ml saves what belongs to a layer."""
+
+    def __init__(self, arithmetic: Any) -> None:
+        self.arithmetic = arithmetic
+
+    def serialize_state(self) -> dict[str, Any]:
+        kind = type(self.arithmetic)
+        values = {f.name: getattr(self.arithmetic, f.name) for f in fields(kind)}
+        types = {name: str(v) for name, v in values.items() if isinstance(v, FixedType)}
+        others = {name: v for name, v in values.items() if name not in types}
+        return {
+            "module": kind.__module__,
+            "kind": kind.__name__,
+            "types": types,
+            "values": others,
+        }
+
+    @classmethod
+    def deserialize(cls, state: dict[str, Any]) -> Any:
+        """The arithmetic object itself."""
+        kind = getattr(import_module(state["module"]), state["kind"])
+        types = {name: FixedType.parse(text) for name, text in state["types"].items()}
+        return kind(**state["values"], **types)
 
 
 def bits_order(table: Table) -> NDArray[np.float64]:
@@ -222,11 +262,10 @@ def register_node(keras_class: str, node: type[ArithmeticNode], handler: Handler
     if node.__name__ not in layer_map:
         hls4ml.model.layers.register_layer(node.__name__, node)
     register_header(header)
-    # Templates of 'Vivado' serve Vitis too, and would shadow ones registered there.
-    vivado = hls4ml.backends.get_backend("Vivado")
     call = partial(_FunctionTemplate, node, include_header=[f"nnet_utils/{header.name}"])
-    vivado.register_template(partial(_ConfigTemplate, node))
-    vivado.register_template(call)
+    for backend in map(hls4ml.backends.get_backend, BACKENDS):
+        backend.register_template(partial(_ConfigTemplate, node))
+        backend.register_template(call)
 
 
 def register_header(header: Path) -> None:
