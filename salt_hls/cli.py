@@ -560,7 +560,7 @@ def _tell_and_end(signals: int, told: threading.Event) -> None:
     """A thread: says at once that a signal came, even while the main thread is in a C function."""
     os.read(signals, 1)
     with suppress(OSError):  # the terminal may be gone
-        _say(INTERRUPTED)
+        _say(errors, f"salt-hls: {INTERRUPTED}")
     told.set()
     time.sleep(GRACE_S)
     with suppress(OSError):
@@ -568,16 +568,12 @@ def _tell_and_end(signals: int, told: threading.Event) -> None:
     os._exit(1)  # what still runs is killed by the watcher of `processes`
 
 
-def _say(fault: str) -> None:
-    errors.print(f"salt-hls: {fault}", markup=False, highlight=False, soft_wrap=True)
-
-
 def main() -> None:
     """Entry point: a `UserError`, or a disk that fails, becomes its line and exit status 1.
 
     So does a signal to end (Ctrl-C, a closed terminal): its line comes at once.
     """
-    if not (3, 10) <= sys.version_info[:2] <= (3, 13):
+    if not (3, 10) <= sys.version_info[:2] <= (3, 11):
         found = ".".join(str(n) for n in sys.version_info[:2])
         errors.print(f"salt-hls: needs Python 3.10 or 3.11 (TensorFlow 2.14), found {found}")
         raise SystemExit(1)
@@ -601,7 +597,7 @@ def main() -> None:
         fault = _fault(error)
         if fault is None:
             raise
-        _say(fault)
+        _say(errors, f"salt-hls: {fault}")
         raise SystemExit(1) from None
 
 
