@@ -321,7 +321,7 @@ def test_training_on_other_classes(small_model: Make, tmp_path: Path) -> None:
     write_quark_gluon(tmp_path / "QG_jets.npz", Truth(classes=2))
     notes: list[str] = []
     result = train_model(
-        str(path), tmp_path / "QG_jets.npz", tmp_path / "state", lambda step: None, notes.append
+        str(path), tmp_path / "QG_jets.npz", tmp_path / "build", lambda step: None, notes.append
     )
     assert list(result.quantized.auc) == ["g", "q", "mean"] and result.quantized.events == 10
     assert len(notes) == 2 and not list(path.parent.glob(".*"))

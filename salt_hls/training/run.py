@@ -125,7 +125,7 @@ def train_model(
         lost=int(np.sum(hits[0] & ~hits[1])),
         won=int(np.sum(hits[1] & ~hits[0])),
     )
-    with locked(target / name):
+    with locked(build / STATE / name):
         for model, kind in ((float_model, ".float"), (quantized, "")):
             save_weights(model, target / f"{name}{kind}.weights.h5")
         with replacing(target / f"{name}.metrics.json") as partial:
