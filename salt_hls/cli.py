@@ -26,7 +26,7 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 
 from salt_hls.config import CLOCK_NS, find_model
 from salt_hls.errors import UserError
@@ -468,7 +468,8 @@ def _print_synthesis(report: Any) -> None:
     from salt_hls.reports.budget import best_figures, conditions
 
     columns = ("LUT", "FF", "DSP", "BRAM18", "cycles", "ns", "II")
-    table = Table("source", "stage", *columns, title=report.model)
+    figures = (Column(name, no_wrap=True) for name in columns)
+    table = Table(*_folding("source", "stage"), *figures, title=report.model)
     for r in report.synthesis:
         values = (r.lut, r.ff, r.dsp, r.bram18, r.latency_cycles, r.latency_ns, r.ii_cycles)
         table.add_row(r.source, r.stage, *(_figure(value) for value in values))
@@ -477,7 +478,8 @@ def _print_synthesis(report: Any) -> None:
         console.print("budget: no figures to judge; `make rtl` or `make synth` gives them")
         return
     verdict = report.budget
-    table = Table("", "limit", "value", "", "source", title=f"budget {verdict.name}")
+    headers = _folding("", "limit", "value", "", "source")
+    table = Table(*headers, title=f"budget {verdict.name}")
     for check in verdict.checks:
         mark = f"[{COLOURS[check.verdict]}]{check.verdict}[/]"
         mark += ", estimate" if check.estimated else ""
@@ -489,6 +491,11 @@ def _print_synthesis(report: Any) -> None:
         if check.note:
             _say(console, f"{check.name}: {check.note}")
     _say(console, f"figures {conditions(best_figures(report))}")
+
+
+def _folding(*headers: str) -> list[Column]:
+    """Columns whose text goes on in the next line where the terminal is narrow."""
+    return [Column(header, overflow="fold") for header in headers]
 
 
 COLOURS = {"pass": "green", "fail": "red", "unproven": "yellow"}

@@ -186,6 +186,7 @@ class SynthesisRecord(Resources):
     ramb36: NonNegativeInt | None = None
     ramb18: NonNegativeInt | None = None
     black_boxes: NonNegativeInt | None = None
+    """Parts that the counts leave out."""
     clock: str | None = None
     wns_ns: float | None = None
     tns_ns: float | None = None

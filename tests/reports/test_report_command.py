@@ -39,8 +39,9 @@ def build(folder: Path, **changes: Any) -> Path:
     return folder
 
 
-def run(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(app, ["report", *map(str, arguments)], env={"COLUMNS": "200"})
+def run(*arguments: str | Path, columns: int = 200) -> Result:
+    environment = {"COLUMNS": str(columns)}
+    return CliRunner().invoke(app, ["report", *map(str, arguments)], env=environment)
 
 
 @pytest.mark.parametrize(
@@ -69,6 +70,14 @@ def test_strict_accepts_only_what_is_proven(
     judged = Report.read(folder / "small/report.json").budget
     assert judged is not None and judged.passed == verdict.startswith("pass")
     assert "Budget cms_l1t_jet" in (folder / "small/report.html").read_text()
+
+
+def test_a_narrow_terminal_cuts_no_figure(tmp_path: Path) -> None:
+    folder = build(tmp_path, lut=1_040_307, ff=1_311_435, latency_cycles=398)
+    shown = run("small", "--build", folder, columns=80).output
+    assert "\u2026" not in shown
+    for figure in ("1,040,307", "1,311,435", "398", "995.0", "864,000"):
+        assert figure in shown
 
 
 def test_nothing_to_judge_is_not_proven(tmp_path: Path) -> None:
