@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
-from qkeras import QDense
+from qkeras import QActivation, QDense, get_quantizer
 
 from salt_hls.config import Feature, Inputs, ModelConfig, Types, load_yaml
 from salt_hls.errors import UserError
 from salt_hls.fixed import FixedType
+from salt_hls.layers import KERAS_CLASSES
 from salt_hls.layers.conv_attention.arithmetic import padding, scale_shift
 from salt_hls.layers.conv_attention.keras import ConvAttention
 from salt_hls.layers.dynamic_tanh.keras import DynamicTanh
@@ -179,6 +180,14 @@ def quantizer_of(layer: tf.keras.layers.Layer, weight: str) -> Any:
     return quantizer or getattr(layer, f"{weight}_quantizer", None)
 
 
+class _LoadableQActivation(QActivation):  # type: ignore[misc]
+    """QKeras' own does not read the quantizer in the configuration that it writes."""
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> QActivation:
+        return QActivation(**{**config, "activation": get_quantizer(config["activation"])})
+
+
 def load_keras_model(path: Path, grid: Path) -> tuple[tf.keras.Model, ModelConfig]:
     """A saved Keras model, and a configuration with the input grid and target of the YAML `grid`.
 
@@ -187,9 +196,14 @@ def load_keras_model(path: Path, grid: Path) -> tuple[tf.keras.Model, ModelConfi
     """
     from qkeras.utils import _add_supported_quantized_objects
 
-    check_no_code(path)
+    layers = check_no_code(path)
     objects: dict[str, Any] = {}
     _add_supported_quantized_objects(objects)
+    objects["QActivation"] = _LoadableQActivation
+    known = {*dir(tf.keras.layers), *dir(tf.keras), *objects, *KERAS_CLASSES, "Functional"}
+    for name, kind in layers.items():
+        if kind not in known:
+            raise UserError(f"{path}: layer {name}: {kind} is no layer of Keras, QKeras or SAL-T")
     try:
         model = tf.keras.models.load_model(path, custom_objects=objects, compile=False)
     except UserError:

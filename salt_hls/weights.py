@@ -66,7 +66,9 @@ def require_finite(model: tf.keras.Model, path: Path) -> None:
     for layer in model.layers:
         for name, weight in named_weights(layer).items():
             if not np.all(np.isfinite(weight.numpy())):
-                raise UserError(f"{path}: {layer.name}/{name} holds NaN or infinity; retrain it")
+                raise UserError(
+                    f"{path}: layer {layer.name}: weight {name} holds NaN or infinity; retrain it"
+                )
 
 
 def _arrays(file: h5py.File) -> dict[str, NDArray[Any]]:

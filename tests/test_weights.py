@@ -62,7 +62,7 @@ def test_old_files_of_this_keras_are_read(model: tf.keras.Model, tmp_path: Path)
         ("missing", "embed/kernel: the model needs (3, 4), the file has none"),
         ("shape", "embed/kernel: the model needs (3, 4), the file has (4, 3)"),
         ("extra", "more/kernel: the model needs no such weight, the file has (2,)"),
-        ("nan", "embed/kernel holds NaN or infinity"),
+        ("nan", "layer embed: weight kernel holds NaN or infinity"),
         ("other", "not weights that salt-hls wrote"),
         ("damaged", "not an HDF5 file"),
         ("folder", "cannot be read"),
