@@ -19,7 +19,7 @@ from contextvars import ContextVar
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, Literal, TypeVar, cast
 
 from salt_hls.errors import UserError
@@ -28,6 +28,9 @@ GRACE_S = 5.0
 """Between the polite and the final signal to a program."""
 WORKER_GRACE_S = 1.0
 """The same for a worker process: time to take back a half-written file."""
+
+POLL_S = 0.2
+"""Longest wait at a time: a signal that comes just before a wait does not end it."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -84,9 +87,13 @@ def in_threads(
         for thread in threads:
             thread.start()
         while len(results) < len(items):
-            number, results[number], error = answers.get()
+            try:
+                number, result, error = answers.get(timeout=POLL_S)
+            except Empty:
+                continue
             if error is not None:
                 raise error
+            results[number] = result
             progress(len(results))
     finally:
         stop.set()
@@ -325,7 +332,7 @@ class Pool:
             for connection in self._workers:
                 give(connection)
             while busy:
-                for connection in cast(list[Connection], wait(list(busy))):
+                for connection in cast(list[Connection], wait(list(busy), POLL_S)):
                     kind, value = self._answer(connection, names[busy[connection]])
                     if kind == "told":
                         told(value)
