@@ -541,6 +541,7 @@ def _print_report(report: Any) -> None:
 
 
 INTERRUPTED = "interrupted; nothing half-written is left, long work continues next time"
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 GRACE_S = 10.0
 """An interrupted run that has not ended by itself after so long is ended."""
 
@@ -587,18 +588,21 @@ def main() -> None:
     # What TensorFlow and QKeras warn about is not the user's doing; tests run with warnings on.
     warnings.simplefilter("ignore")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    errors.file = sys.stderr  # while hls4ml converts, what it prints is held back
     signals, wakeup = os.pipe()
     os.set_blocking(wakeup, False)
     signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
     told = threading.Event()
     threading.Thread(target=_tell_and_end, args=(signals, told), daemon=True).start()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in SIGNALS:
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup
             signal.signal(number, _interrupted)
     try:
         app()
     except BaseException as error:
         if _Interrupted.received:
+            for number in SIGNALS:  # where Python ends, our handler is no more
+                signal.signal(number, signal.SIG_IGN)
             told.wait(GRACE_S)
             raise SystemExit(1) from None
         fault = _fault(error)

@@ -14,12 +14,12 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any, Literal, TypeVar, cast
 
 from salt_hls.errors import UserError
@@ -28,6 +28,9 @@ GRACE_S = 5.0
 """Between the polite and the final signal to a program."""
 WORKER_GRACE_S = 1.0
 """The same for a worker process: time to take back a half-written file."""
+
+POLL_S = 0.2
+"""Longest wait at a time: a signal that comes just before a wait does not end it."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -61,17 +64,42 @@ def in_threads(
     too, stops the programs of all threads.
     """
     stop = threading.Event()
-    with ThreadPoolExecutor(jobs, initializer=_stop.set, initargs=(stop,)) as threads:
-        try:
-            tasks = [threads.submit(work, item) for item in items]
-            for finished, task in enumerate(as_completed(tasks), 1):
-                task.result()
-                progress(finished)
-        except BaseException:
-            stop.set()
-            threads.shutdown(cancel_futures=True)
-            raise
-    return [task.result() for task in tasks]
+    todo = enumerate(list(items))
+    answers: SimpleQueue[tuple[int, R | None, BaseException | None]] = SimpleQueue()
+
+    def loop() -> None:
+        _stop.set(stop)
+        for number, item in todo:
+            if stop.is_set():
+                return
+            try:
+                answers.put((number, work(item), None))
+            except _Stopped:
+                return
+            except BaseException as error:
+                stop.set()
+                answers.put((number, None, error))
+
+    # No executor: what a signal's handler raises inside of its locks would leave them locked.
+    threads = [threading.Thread(target=loop, daemon=True) for _ in items[:jobs]]
+    results: dict[int, Any] = {}
+    try:
+        for thread in threads:
+            thread.start()
+        while len(results) < len(items):
+            try:
+                number, result, error = answers.get(timeout=POLL_S)
+            except Empty:
+                continue
+            if error is not None:
+                raise error
+            results[number] = result
+            progress(len(results))
+    finally:
+        stop.set()
+        while any(thread in threads for thread in threading.enumerate()):
+            time.sleep(0.01)
+    return [results[number] for number in range(len(items))]
 
 
 def run(
@@ -173,6 +201,7 @@ def _run(
 ) -> int:
     log.parent.mkdir(parents=True, exist_ok=True)
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    _start_watcher()
     with log.open("wb", buffering=0) as sink:
         try:
             process = subprocess.Popen(
@@ -298,12 +327,12 @@ class Pool:
                     connection.send((function, arguments))
 
         try:
-            while len(self._workers) < min(self._most, len(jobs)):
-                self._add_worker()
+            # In a thread, where no handler of a signal can cut it short.
+            in_threads(1, self._add_worker, range(len(self._workers), min(self._most, len(jobs))))
             for connection in self._workers:
                 give(connection)
             while busy:
-                for connection in cast(list[Connection], wait(list(busy))):
+                for connection in cast(list[Connection], wait(list(busy), POLL_S)):
                     kind, value = self._answer(connection, names[busy[connection]])
                     if kind == "told":
                         told(value)
@@ -331,20 +360,17 @@ class Pool:
             _watch("discard", process.pid)
         self._workers.clear()
 
-    def _add_worker(self) -> None:
+    def _add_worker(self, _: int) -> None:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=_work, args=(theirs, self._start), daemon=True)
         # Ctrl-C reaches every process of the terminal; this one alone answers it. Blocked signals
         # are inherited. (The tracker's first start would unblock them.)
         resource_tracker.ensure_running()
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            process.start()
-            self._workers[ours] = process
-            _watch("add", process.pid)
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # of this thread, which ends soon
+        process.start()
+        self._workers[ours] = process
+        _watch("add", process.pid)
         theirs.close()
 
     def _answer(self, connection: Connection, job: str) -> Any:
@@ -415,22 +441,30 @@ for number in (signal.SIGTERM, signal.SIGKILL):
 """
 """Ends what is still running when its standard input ends, which is when this process does."""
 
-_watcher: subprocess.Popen[bytes] | None = None
+_watcher: int | None = None
 _watcher_lock = threading.Lock()
 
 
 def _watch(change: Literal["add", "discard"], target: int | None) -> None:
     """Of what is killed when this process ends: a process, or a group by its negative number."""
+    with suppress(OSError):
+        os.write(_start_watcher(), f"{change} {target}\n".encode())
+
+
+def _start_watcher() -> int:
+    """Where it is written to; it starts once."""
     global _watcher
-    with _watcher_lock, suppress(OSError):
+    with _watcher_lock:
         if _watcher is None:
-            _watcher = subprocess.Popen(
+            orders, ours = os.pipe()
+            process = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-c", _WATCHER],
-                stdin=subprocess.PIPE,
+                stdin=orders,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,  # what is sent to our group does not reach it
-                bufsize=0,
             )
-        if _watcher.stdin is not None:
-            _watcher.stdin.write(f"{change} {target}\n".encode())
+            process.returncode = 0  # it outlives this process: nobody waits for it
+            os.close(orders)
+            _watcher = ours
+        return _watcher
