@@ -19,7 +19,9 @@ def declared_type(config: dict[str, Any], key: str = "output_type") -> FixedType
     return FixedType.parse(config[key])
 
 
-def weight_type(quantizer: dict[str, Any] | None, layer: str) -> FixedType:
+def weight_type(
+    quantizer: dict[str, Any] | None, layer: str, position: str = "kernel"
+) -> FixedType:
     """Type of the values of a QKeras quantizer, from its configuration.
 
     `quantized_bits(bits, integer, alpha=1)`: QKeras rounds half to even and clips; its `integer`
@@ -29,7 +31,7 @@ def weight_type(quantizer: dict[str, Any] | None, layer: str) -> FixedType:
     """
     if quantizer is None:
         raise UserError(
-            f"layer {layer}: no weight quantizer, so it has no fixed-point form; "
+            f"layer {layer}: no {position} quantizer, so it has no fixed-point form; "
             "give quantized_bits(bits, integer, alpha=1)"
         )
     kind, config = quantizer["class_name"], quantizer["config"]
@@ -38,17 +40,20 @@ def weight_type(quantizer: dict[str, Any] | None, layer: str) -> FixedType:
         width = greatest - least + 2
         if width > MAX_WIDTH:
             raise UserError(
-                f"layer {layer}: weight quantizer {kind}({config['bits']}) has values from "
+                f"layer {layer}: {position} quantizer {kind}({config['bits']}) has values from "
                 f"2^{least} to 2^{greatest}, {width} bits; at most {MAX_WIDTH} can be built: "
                 "give it fewer bits"
             )
-        return FixedType(width, greatest + 2)
-    if kind in ("binary", "ternary") and _is_one(config.get("alpha")):
-        return FixedType(2, 2)
-    if kind != "quantized_bits" or not _is_one(config.get("alpha")):
+        return FixedType(width, greatest + 2, True, "RND_CONV", "SAT")
+    # Without alpha QKeras does not scale a bias; the kernel of a QDense it does.
+    alpha = config.get("alpha")
+    unscaled = _is_one(alpha) or (alpha is None and position == "bias")
+    if kind in ("binary", "ternary") and unscaled:
+        return FixedType(2, 2, True, "RND_CONV", "SAT_SYM")
+    if kind != "quantized_bits" or not unscaled:
         raise UserError(
-            f"layer {layer}: weight quantizer {kind}"
-            f"(alpha={config.get('alpha')}) is on no fixed grid; use quantized_bits(..., alpha=1)"
+            f"layer {layer}: {position} quantizer {kind}(alpha={alpha}) is on no fixed grid; "
+            "use quantized_bits(..., alpha=1)"
         )
     signed = bool(config.get("keep_negative", True))
     overflow = "SAT_SYM" if config.get("symmetric") else "SAT"
