@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
+import weakref
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from pathlib import Path
@@ -56,7 +57,8 @@ def _wrapped(handler: Handler) -> Handler:
     ) -> tuple[dict[str, Any], list[int]]:
         if not (_OURS.get() or _has_our_layers(reader)):
             return handler(keras_layer, names, shapes, reader)
-        reader.get_weights_data = functools.partial(_weight_named, reader)
+        # Not the reader itself: it closes its file when it is dropped.
+        reader.get_weights_data = functools.partial(_weight_named, weakref.proxy(reader))
         token = _OURS.set(True)
         try:
             layer, shape = handler(keras_layer, names, shapes, reader)
@@ -117,7 +119,8 @@ def _weight_named(reader: Any, layer_name: str, name: str) -> NDArray[np.float32
     """A layer's weight of exactly that name; hls4ml takes the first that has it as a substring."""
     if isinstance(reader, KerasFileReader):
         # The paths in a file are `<layer>/<weight>:0`.
-        return type(reader).get_weights_data(reader, layer_name, f"/{name}:0")  # type: ignore[no-any-return]
+        search = reader.__class__.get_weights_data  # not `type`: `reader` is a proxy
+        return search(reader, layer_name, f"/{name}:0")  # type: ignore[no-any-return]
     layer = reader.layer if hasattr(reader, "layer") else reader.model.get_layer(layer_name)
     for weight in layer.weights:
         if f"/{weight.name}".endswith(f"/{name}:0"):
@@ -137,22 +140,21 @@ class GridQuantizer(Quantizer):  # type: ignore[misc]
 
     alpha = 1
 
-    def __init__(self, config: dict[str, Any], layer: str) -> None:
+    def __init__(self, config: dict[str, Any], layer: str, position: str) -> None:
         from qkeras.quantizers import get_quantizer
 
-        self.config, self.layer = config, layer
-        self.fixed_type = weight_type(config, layer).exact()
+        self.config, self.layer, self.position = config, layer, position
+        self.fixed_type = weight_type(config, layer, position)
         self.quantizer_fn = get_quantizer(config)
-        super().__init__(self.fixed_type.width, precision(self.fixed_type))
+        super().__init__(self.fixed_type.width, precision(self.fixed_type.exact()))
 
-    def __call__(self, data: NDArray[np.float32]) -> NDArray[np.float32]:
-        values: NDArray[np.float32] = self.quantizer_fn(np.asarray(data, np.float32)).numpy()
-        if not self.fixed_type.contains(values.astype(np.float64)):
-            raise UserError(f"layer {self.layer}: has weights that are not {self.fixed_type}")
-        return values
+    def __call__(self, data: NDArray[np.float32]) -> NDArray[np.float64]:
+        # QKeras computes x + (q - x), which float32 may round off the grid.
+        values = self.quantizer_fn(np.asarray(data, np.float32)).numpy()
+        return np.asarray(self.fixed_type.quantize(values.astype(np.float64)))
 
     def serialize_state(self) -> dict[str, Any]:
-        return {"config": self.config, "layer": self.layer}
+        return {"config": self.config, "layer": self.layer, "position": self.position}
 
 
 def _quantize_exactly(
@@ -163,19 +165,14 @@ def _quantize_exactly(
     One that is on no grid is left to hls4ml, but not in a layer over particles: hls4ml drops
     the quantizers of those.
     """
-    for name, key in (("weight", "kernel_quantizer"), ("bias", "bias_quantizer")):
-        data, quantizer = layer[f"{name}_data"], config[key]
-        if data is None:
-            continue
-        if not np.all(np.isfinite(data)):
+    for name, position in (("weight", "kernel"), ("bias", "bias")):
+        data, quantizer = layer[f"{name}_data"], config[f"{position}_quantizer"]
+        if data is not None and not np.all(np.isfinite(data)):
             raise UserError(f"layer {layer['name']}: {name} holds NaN or infinity; retrain it")
-        if quantizer is None:
+        if data is None or quantizer is None:
             continue
-        if name == "bias" and quantizer["config"].get("alpha", 1) is None:
-            # For a bias QKeras takes no alpha as 1, for a kernel as "auto_po2".
-            quantizer = {**quantizer, "config": {**quantizer["config"], "alpha": 1}}
         try:
-            layer[f"{name}_quantizer"] = GridQuantizer(quantizer, layer["name"])
+            layer[f"{name}_quantizer"] = GridQuantizer(quantizer, layer["name"], position)
         except UserError:
             if over_particles:
                 raise
@@ -187,7 +184,9 @@ class QuantizedDenseToConv(ReplaceMultidimensionalDenseWithConv):  # type: ignor
     name = "salt_hls_quantized_dense_to_conv"
 
     def match(self, node: Any) -> bool:
-        return isinstance(node.get_attr("weight_quantizer"), GridQuantizer) and super().match(node)
+        quantizers = (node.get_attr(f"{name}_quantizer") for name in ("weight", "bias"))
+        ours = any(isinstance(quantizer, GridQuantizer) for quantizer in quantizers)
+        return ours and super().match(node)
 
     def transform(self, model: Any, node: Any) -> bool:
         super().transform(model, node)
