@@ -302,7 +302,9 @@ def diagnose(
     build: Build = Path("build"),
 ) -> None:
     """Looks for signs of failure: order of particles, attention, use of types and tables."""
-    find_model(model)
+    from salt_hls.reports.folder import build_folder
+
+    build_folder(build, find_model(model).stem)
     from salt_hls.firmware.diagnose import diagnose as run
 
     with progress_bar() as update:
