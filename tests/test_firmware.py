@@ -353,6 +353,20 @@ def test_leftovers_of_a_killed_run_are_removed(small_model: Make, tmp_path: Path
     assert left == {"small", other.name}
 
 
+def test_a_killed_compiler_leaves_its_log_and_the_good_build(
+    small_model: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiler, build = tmp_path / "bin/g++", tmp_path / "build"
+    compiler.parent.mkdir()
+    compiler.write_text("#!/bin/sh\necho compiling; kill -9 $$\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{compiler.parent}:{os.environ['PATH']}")
+    log = build / "small.compile.log"
+    with pytest.raises(UserError, match=f"g\\+\\+ was killed .signal 9.*; see {log}"):
+        build_firmware(str(small_model()), "Vitis", build, BUDGET, 1, quiet)
+    assert files(build) == {"small.compile.log": b"compiling\n"}
+
+
 @pytest.mark.parametrize("kill", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted(kill: signal.Signals, small_model: Make, tmp_path: Path) -> None:
     good = good_build(tmp_path / "build" / "small")
