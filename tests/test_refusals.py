@@ -195,11 +195,11 @@ REFUSED: dict[str, tuple[Callable[[], tf.keras.Model], tuple[str, ...]]] = {
     ),
     "table of exp": (
         lambda: attention(logits="ap_fixed<28,8>"),
-        ("conv", "2^28 entries"),
+        ("conv ap_fixed<28,8>", "2^28 entries"),
     ),
     "table of reciprocals": (
         lambda: attention(sum="ap_ufixed<20,4>"),
-        ("sum", "2^20 entries"),
+        ("sum ap_ufixed<20,4>", "2^20 entries"),
     ),
     "the same C++ name": (
         lambda: chain(dense(name="d_1"), dense(name="d/1")),
@@ -490,7 +490,7 @@ BAD_YAML: list[tuple[dict[str, Any], str]] = [
     ({"types": {"attention": {"sum": "ap_ufixed<20,5>"}}}, "types.attention.sum: its table"),
     (
         {"filter_heights": [], "types": {"attention": {"logits": "ap_fixed<20,5>"}}},
-        "types.attention.logits: its table",
+        "types.attention.logits: ap_fixed<20,5>: its table",
     ),
     *(
         ({"firmware": {"clock_ns": value}}, "firmware.clock_ns")

@@ -27,7 +27,7 @@ def declared_type(
         )
     fixed_type = FixedType.parse(config[key])
     if table:
-        check_table(fixed_type, f"layer {config['name']}: {key}")
+        check_table(fixed_type, f"layer {config['name']}: {key} {fixed_type}")
     return fixed_type
 
 
