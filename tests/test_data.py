@@ -19,7 +19,6 @@ from salt_hls.jets.kinematics import relative_to_axis, wrap
 from salt_hls.jets.ordering import prepare
 from salt_hls.jets.readers import load_data, modelnet, top_tagging
 from salt_hls.jets.readers.modelnet import morton, point_cloud
-from salt_hls.training.run import train_model
 
 JETS, M = 100, 12
 Make = Callable[..., Path]
@@ -299,19 +298,6 @@ def test_classes_of_data_and_model(classes: int, fits: bool, tmp_path: Path) -> 
     else:
         with pytest.raises(UserError, match=f"mine.yaml: classes is {classes}.* 2 .QCD, t."):
             data.require_fit(config, Path("mine.yaml"))
-
-
-def test_training_on_other_classes(small_model: Make, tmp_path: Path) -> None:
-    phase = [{"batch": 20, "epochs": 1, "patience": 1, "learning_rate": 0.01}]
-    training = {"float_phases": phase, "quantized_phases": phase}
-    path = small_model(weights=False, classes=1, training=training)
-    write_quark_gluon(tmp_path / "QG_jets.npz", Truth(classes=2))
-    notes: list[str] = []
-    result = train_model(
-        str(path), tmp_path / "QG_jets.npz", tmp_path / "state", lambda step: None, notes.append
-    )
-    assert list(result.quantized.auc) == ["g", "q", "mean"] and result.quantized.events == 10
-    assert len(notes) == 2 and not list(path.parent.glob(".*"))
 
 
 def test_points_need_a_model_of_points(tmp_path: Path) -> None:
