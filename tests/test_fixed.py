@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import subprocess
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import hls4ml
 import numpy as np
@@ -29,7 +31,18 @@ def all_types() -> list[FixedType]:
     ]
 
 
-def test_quantize_is_ap_fixed_assignment(tmp_path: Path) -> None:
+@cache
+def printed(program: str) -> str:
+    """What a C++ program prints; compiled once."""
+    with TemporaryDirectory() as folder:
+        (Path(folder) / "main.cpp").write_text(program)
+        build = ["g++", "-std=c++11", "-w", f"-I{AP_TYPES}", "main.cpp", "-o", "main"]
+        subprocess.run(build, cwd=folder, check=True)
+        run = subprocess.run([f"{folder}/main"], capture_output=True, text=True, check=True)
+    return run.stdout
+
+
+def test_quantize_is_ap_fixed_assignment() -> None:
     """Every value of a 12-bit source into every rounding, overflow and several widths."""
     types = all_types()
     lines = "\n".join(f"  {{ {t} y = x; std::cout << y.to_double() << ' '; }}" for t in types)
@@ -45,14 +58,7 @@ int main() {{
   }}
 }}
 """
-    (tmp_path / "main.cpp").write_text(program)
-    subprocess.run(
-        ["g++", "-std=c++11", "-w", f"-I{AP_TYPES}", "main.cpp", "-o", "main"],
-        cwd=tmp_path,
-        check=True,
-    )
-    output = subprocess.run([tmp_path / "main"], capture_output=True, text=True, check=True).stdout
-    truth = np.array([[float(v) for v in row.split()] for row in output.splitlines()])
+    truth = np.array([[float(v) for v in row.split()] for row in printed(program).splitlines()])
     x = np.arange(-2048, 2048) * SOURCE.lsb
     for column, fixed_type in enumerate(types):
         ours = fixed_type.quantize(x)
