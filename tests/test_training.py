@@ -178,20 +178,22 @@ def test_train_model_writes_weights_metrics_and_curves(
     path = small_model(weights=False, training=PHASES)
     for split in ("train", "validation", "test"):
         jets.write(tmp_path / f"{split}.h5")
-    result = train_model(str(path), tmp_path, tmp_path / "state", silent)
+    result = train_model(str(path), tmp_path, tmp_path / "build", silent)
     assert result.quantized.events == 600
     assert result.seconds is not None and 0 < result.seconds < 600 and result.cores == cores()
     written = {p.name for p in path.parent.iterdir()}
     assert {"small.weights.h5", "small.float.weights.h5", "small.metrics.json"} <= written
-    (curves,) = (tmp_path / "state" / "small").glob("*/curves.png")
+    (curves,) = (tmp_path / "build" / "train" / "small").glob("*/curves.png")
     assert curves.stat().st_size > 1000
-    again = train_model(str(path), tmp_path, tmp_path / "state", silent)
+    again = train_model(str(path), tmp_path, tmp_path / "build", silent)
     assert again == result
-    assert len(list((tmp_path / "state" / "small").iterdir())) == 1
+    assert len(list((tmp_path / "build" / "train" / "small").iterdir())) == 1
     jets[slice(0, 300)].write(tmp_path / "validation.h5")
-    train_model(str(path), tmp_path, tmp_path / "state", silent)
-    assert len(list((tmp_path / "state" / "small").iterdir())) == 2, "other jets, other training"
-    other = train_model(str(path), tmp_path, tmp_path / "state", silent, seed=7)
+    train_model(str(path), tmp_path, tmp_path / "build", silent)
+    assert len(list((tmp_path / "build" / "train" / "small").iterdir())) == 2, (
+        "other jets, other training"
+    )
+    other = train_model(str(path), tmp_path, tmp_path / "build", silent, seed=7)
     assert other.model == "small.seed7" and other.float_ != result.float_
     written = {p.name for p in path.parent.iterdir()} - written
     assert {
@@ -199,7 +201,7 @@ def test_train_model_writes_weights_metrics_and_curves(
     } == written
     answers = iter([np.eye(5)[jets.labels], np.eye(5)[jets.labels * 0]])
     monkeypatch.setattr(run, "predict", lambda model, inputs: next(answers))
-    known = train_model(str(path), tmp_path, tmp_path / "state", silent)
+    known = train_model(str(path), tmp_path, tmp_path / "build", silent)
     assert known.won == 0 and known.lost == np.sum(jets.labels != 0) > 400
     share = known.lost / 600
     assert known.loss == pytest.approx((share, (share * (1 - share) / 600) ** 0.5))
@@ -212,7 +214,7 @@ def test_training_on_other_classes(small_model: Make, tmp_path: Path) -> None:
     write_quark_gluon(tmp_path / "QG_jets.npz", Truth(classes=2))
     notes: list[str] = []
     result = train_model(
-        str(path), tmp_path / "QG_jets.npz", tmp_path / "state", silent, notes.append
+        str(path), tmp_path / "QG_jets.npz", tmp_path / "build", silent, notes.append
     )
     assert list(result.quantized.auc) == ["g", "q", "mean"] and result.quantized.events == 10
     assert len(notes) == 2 and not list(path.parent.glob(".*"))

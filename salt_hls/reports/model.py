@@ -75,12 +75,15 @@ class Module(Resources):
 
 
 class Mismatch(Strict):
-    """One value that differs: `index` is its place in the layer's output."""
+    """One value that differs: `index` is its place in the layer's output.
+
+    expected, got: `None` where they are no finite numbers.
+    """
 
     event: NonNegativeInt
     index: NonNegativeInt | list[NonNegativeInt]
-    expected: float
-    got: float
+    expected: float | None
+    got: float | None
 
 
 class BitAccuracy(Strict):
