@@ -11,7 +11,10 @@ from salt_hls.training.metrics import SIGNAL_EFFICIENCY, correct, evaluate, scor
 def test_scores() -> None:
     probabilities = scores(np.log([[1.0, 3], [2, 2], [4, 1]]))
     np.testing.assert_allclose(probabilities, [[0.25, 0.75], [0.5, 0.5], [0.8, 0.2]])
-    assert scores(np.array([[1000.0, 0, -1000]])).tolist() == [[1, 0, 0]]
+    assert scores(np.array([[1000.0, 0, -1000], [-1000, -2000, 0]])).tolist() == [
+        [1, 0, 0],
+        [0, 0, 1],
+    ]
     assert scores(np.zeros((1, 3), np.float32)).dtype == np.float64
 
 

@@ -64,19 +64,6 @@ def test_narrow_feature_types(tagger_graph: Any) -> None:
         HLS4MLTracer(tagger_graph, feature_types=[*narrow[:2], FixedType(9, 4)]).trace()
 
 
-@pytest.mark.parametrize("rounding", ["TRN", "RND", "RND_CONV"])
-@pytest.mark.parametrize("overflow", ["WRAP", "SAT", "SAT_SYM"])
-@pytest.mark.parametrize("target", ["ap_fixed<4,3>", "ap_ufixed<3,1>", "ap_fixed<5,5>"])
-def test_quantization_of_symbols_equals_numbers(rounding: Any, overflow: Any, target: str) -> None:
-    source = FixedType.parse("ap_fixed<7,4>")
-    plain = FixedType.parse(target)
-    kind = FixedType(plain.width, plain.int_bits, plain.signed, rounding, overflow)
-    x = symbols((1,), [source])
-    values = np.arange(-64, 64) * source.lsb
-    logic = trace(x, kind.quantize(x), optimize=False)
-    assert np.array_equal(logic.predict(values[:, None])[:, 0], kind.quantize(values))
-
-
 @pytest.mark.parametrize(
     ("equation", "shape"), [("...i,io->...o", (4, 3)), ("...ld,hl->...hd", (2, 3))]
 )
