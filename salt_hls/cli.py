@@ -24,7 +24,7 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 
 from salt_hls.config import ROOT, find_model
 from salt_hls.errors import UserError
@@ -214,7 +214,7 @@ def synth(
         backend = tool.value.capitalize() if hls and hls.steps else None
         made = checked_firmware(model, backend, build, limits, cores(), update)  # type: ignore[arg-type]
         if hls:
-            report = synthesize_hls(made, hls, options, limits, say, timeout_s)
+            report = synthesize_hls(made, hls, options, limits, say, timeout_s, _warn)
         elif tool is ToolName.estimate:
             report = estimate(made, options, limits, say)
         else:
@@ -268,12 +268,7 @@ def train(
             name = f"{p.stage} phase {p.phase}/{p.phases} epoch {p.epoch}/{p.epochs}{so_far}"
             update(name, p.step, p.steps)
 
-        def note(text: str) -> None:
-            errors.print(
-                f"salt-hls: warning: {text}", markup=False, highlight=False, soft_wrap=True
-            )
-
-        result = train_model(model, data, build, step, note, seed, ship)
+        result = train_model(model, data, build, step, _warn, seed, ship)
     table = Table(
         "", "accuracy", "mean AUC", title=f"{result.model}: {result.float_.events} test jets"
     )
@@ -421,7 +416,9 @@ def report(
     budget: Annotated[
         str, typer.Option(help="A budget of synth/budgets, or a path to your own.")
     ] = "cms_l1t_jet",
-    strict: Annotated[bool, typer.Option(help="Over budget is exit status 1.")] = False,
+    strict: Annotated[
+        bool, typer.Option(help="Any limit that is not proven to be kept is exit status 1.")
+    ] = False,
     build: Build = Path("build"),
 ) -> None:
     """Reads vendor reports, judges the best figures against a budget, renews the page."""
@@ -434,8 +431,10 @@ def report(
         raise typer.BadParameter("give a model, or --from DIR")
     scan = None if from_ is None else scan_reports(from_)
     records = [] if scan is None else scan.records
+    for warning in [] if scan is None else scan.warnings:
+        _warn(warning)
     for problem in [] if scan is None else scan.problems:
-        errors.print(f"salt-hls: {problem}", markup=False, highlight=False, soft_wrap=True)
+        _say(errors, f"salt-hls: {problem}")
     limits = load_budget(budget)
     if model is None:
         result = Report(model=str(from_), synthesis=records)
@@ -453,8 +452,11 @@ def report(
 
 
 def _print_synthesis(report: Any) -> None:
+    from salt_hls.reports.budget import best_figures, conditions
+
     columns = ("LUT", "FF", "DSP", "BRAM18", "cycles", "ns", "II")
-    table = Table("source", "stage", *columns, title=report.model)
+    figures = (Column(name, no_wrap=True) for name in columns)
+    table = Table(*_folding("source", "stage"), *figures, title=report.model)
     for r in report.synthesis:
         values = (r.lut, r.ff, r.dsp, r.bram18, r.latency_cycles, r.latency_ns, r.ii_cycles)
         table.add_row(r.source, r.stage, *(_figure(value) for value in values))
@@ -463,13 +465,36 @@ def _print_synthesis(report: Any) -> None:
         console.print("budget: no figures to judge; `make rtl` or `make synth` gives them")
         return
     verdict = report.budget
-    table = Table("", "limit", "value", "", "source", title=f"budget {verdict.name}")
+    headers = _folding("", "limit", "value", "", "source")
+    table = Table(*headers, title=f"budget {verdict.name}")
     for check in verdict.checks:
-        mark = "[green]pass[/]" if check.passed else "[red]fail[/]"
+        mark = f"[{COLOURS[check.verdict]}]{check.verdict}[/]"
+        mark += ", estimate" if check.estimated else ""
         table.add_row(
             check.name, _figure(check.limit), _figure(check.value), mark, check.source or ""
         )
     console.print(table)
+    for check in verdict.checks:
+        if check.note:
+            _say(console, f"{check.name}: {check.note}")
+    _say(console, f"figures {conditions(best_figures(report))}")
+
+
+def _folding(*headers: str) -> list[Column]:
+    """Columns whose text goes on in the next line where the terminal is narrow."""
+    return [Column(header, overflow="fold") for header in headers]
+
+
+COLOURS = {"pass": "green", "fail": "red", "unproven": "yellow"}
+
+
+def _say(where: Console, text: str) -> None:
+    """A line as it is: names and paths are no markup."""
+    where.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _warn(text: str) -> None:
+    _say(errors, f"salt-hls: warning: {text}")
 
 
 def _figure(value: Any) -> str:

@@ -195,6 +195,19 @@ def test_a_split_is_cut_alike_every_time(tmp_path: Path) -> None:
     assert [len(s) for s in parts[0]] == [80, 10, 10] and len(np.unique(together)) == JETS
 
 
+@pytest.mark.parametrize("rare", [3, 20, 33])
+def test_a_cut_has_every_class(rare: int, tmp_path: Path) -> None:
+    truth = Truth(classes=2)
+    truth.labels = (np.arange(JETS) < rare).astype(int)
+    write_quark_gluon(tmp_path / "QG_jets.npz", truth)
+    data = load_data(tmp_path / "QG_jets.npz", 4)
+    counts = [int(s.labels.sum()) for s in (data.validation, data.test, data.train)]
+    tenth = max(1, round(0.1 * rare))
+    assert counts == [tenth, tenth, rare - 2 * tenth]
+    together = np.concatenate([s.constituents[:, 0, 0] for s in (data.train, data.validation)])
+    assert len(np.unique(np.append(together, data.test.constituents[:, 0, 0]))) == JETS
+
+
 def test_the_pickle_of_a_table_is_not_executed(tmp_path: Path) -> None:
     path = tmp_path / "train.h5"
     write_top(path, Truth(classes=2))
@@ -477,6 +490,44 @@ def test_what_can_be_mended_is_mended_and_told(fault: str, tmp_path: Path) -> No
     np.testing.assert_allclose(
         data.train.constituents, sound.train.constituents, rtol=1e-5, atol=1e-5
     )
+
+
+@pytest.mark.parametrize("dtype", ["f8", "f4"])
+@pytest.mark.parametrize("lowest", [0, -np.pi])
+def test_azimuths_may_be_kept_near_their_jet(lowest: float, dtype: str, tmp_path: Path) -> None:
+    """As in the public quark/gluon files: phi within pi of the jet's, below 0 and beyond 2 pi."""
+    truth = Truth(classes=2)
+    truth.offset *= 4  # well across the seam
+    plain, kept = tmp_path / "a.npz", tmp_path / "b.npz"
+    write_quark_gluon(plain, truth)
+    with np.load(plain) as content:
+        x, y = content["X"], content["y"]
+    axis = (truth.axis[:, None, 1] - lowest) % (2 * np.pi) + lowest
+    phi = ((axis + truth.offset[..., 1]) * (truth.pt > 0))[:, ::-1]
+    assert phi.min() < lowest and phi.max() > lowest + 2 * np.pi
+    x[..., 2] = np.where(x[..., 0] > 0, phi, 50)  # padding has no angle
+    np.savez(kept, X=x.astype(dtype), y=y)
+    one, other = (load_data(path, 8).train.constituents for path in (plain, kept))
+    np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+    x[0, -1, 2] = 3.01 * np.pi
+    np.savez(kept, X=x, y=y)
+    with pytest.raises(UserError, match="phi reaches 9.45.*; it must be in radians"):
+        load_data(kept, 8)
+
+
+def test_differences_of_azimuths_are_wrapped(tmp_path: Path) -> None:
+    """phi in [0, 2 pi) less that of a jet in [-pi, pi): up to 3 pi, whatever the format."""
+    truth, sound = Truth(), Truth()
+    turns = np.where(np.arange(JETS)[:, None] % 2, 2 * np.pi, -2 * np.pi) * (truth.pt > 0)
+    truth.offset[..., 1] += turns
+    for write in (write_generated, write_lhc):
+        write(tmp_path / "a.h5", truth)
+        write(tmp_path / "b.h5", sound)
+        turned, straight = (load_data(tmp_path / name, 8) for name in ("a.h5", "b.h5"))
+        assert "are outside of [-pi, pi): wrapped" in turned.notes[0]
+        np.testing.assert_allclose(
+            turned.train.constituents, straight.train.constituents, rtol=1e-5, atol=1e-5
+        )
 
 
 def test_padding_has_no_angles(tmp_path: Path) -> None:

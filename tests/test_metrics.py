@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from salt_hls.training.metrics import SIGNAL_EFFICIENCY, correct, evaluate, scores
+from salt_hls.training.metrics import correct, evaluate, scores
 
 
 def test_scores() -> None:
@@ -48,5 +48,12 @@ def test_no_background_passes() -> None:
     assert metrics.auc == {"g": 1.0, "q": 1.0, "t": 1.0, "mean": 1.0} and metrics.accuracy == 1
 
 
-def test_efficiency_is_80_percent() -> None:
-    assert SIGNAL_EFFICIENCY == 0.8
+def test_rejection_is_at_80_percent_signal_efficiency() -> None:
+    """Ten signal jets, twenty background jets: three of these pass where eight of those do."""
+    signal = np.arange(10, 0, -1.0)
+    background = np.array([9.5, 8.5, 4.5, 1.5, 0.5, *[-1.0] * 15])
+    logits = np.concatenate([signal, background])[:, None]
+    labels = np.repeat([1, 0], [10, 20])
+    metrics = evaluate(logits, labels, ("background", "signal"))
+    # Of the signal 3 to 10 pass, of the background 4.5, 8.5 and 9.5.
+    assert metrics.rejection["signal"] == pytest.approx(20 / 3)

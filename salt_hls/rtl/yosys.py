@@ -19,10 +19,6 @@ from salt_hls.processes import TimedOut, run
 from salt_hls.reports.model import Module, SynthesisRecord
 from salt_hls.rtl.project import Progress, RtlProject, silent
 
-LEVEL_NS = 0.35
-"""A look-up table (or carry chain) and the wire to it, in an UltraScale+ -2 device, as rule of
-thumb; with the registers at both ends a stage takes REGISTER_NS + levels * LEVEL_NS."""
-REGISTER_NS = 0.2
 TIMEOUT_S = 3600.0
 
 _STAGE = Path(__file__).with_name("yosys_stage.py")
@@ -86,18 +82,16 @@ class Synthesis:
     ) -> SynthesisRecord:
         """As a report record. latency_cycles, ii_cycles: as observed in simulation."""
         project = self.project
-        need = REGISTER_NS + self.deepest.levels * LEVEL_NS
         notes = [
             f"{self.inv} inverters are not in the LUT figure; a placer absorbs most of them.",
             f"{self.carry8} CARRY8. FF are the bits of the pipeline registers; Vivado turns some "
             "into shift-register LUTs.",
-            f"Deepest stage {self.deepest.module}: {self.deepest.levels} logic levels, about "
-            f"{need:.2f} ns of {project.clock_ns:g} ns"
-            + ("." if need <= project.clock_ns else ": timing is at risk."),
+            f"Deepest stage {self.deepest.module}: {self.deepest.levels} logic levels.",
         ]
         if project.multipliers == "dsp":
             notes.append(
-                "Products in DSP slices count as one level; unregistered, they take longer."
+                "Products in DSP slices count as one level, but take longer: no clock is estimated "
+                "from the levels."
             )
         parts = [
             Module(

@@ -161,6 +161,22 @@ def _cell(kind: str, inputs: dict[str, list[int]], outputs: dict[str, list[int]]
     }
 
 
+@pytest.mark.parametrize(
+    ("a", "b", "luts"),
+    [([1, 2, 3], [3, 4, 5], 1), ([1, 2, 3], [4, 5, 6], 2), ([1, 2, 3, 4, 5], [1, 2, 3, 4, 5], 1),
+     ([1, 2, 3, 4, 5, 6], [1, 2], 2)],
+)  # fmt: skip
+def test_tables_that_share_a_site_have_five_inputs_at_most(
+    a: list[int], b: list[int], luts: int
+) -> None:
+    cells = [
+        _cell("$lut", {"A": a}, {"Y": [10]}),
+        _cell("$lut", {"A": b}, {"Y": [11]}),
+        _cell("CARRY4", {"DI": [10], "S": [11], "CI": [9]}, {"O": [13], "CO": [14]}),
+    ]
+    assert yosys_stage.count(cells)["lut"] == luts
+
+
 def test_counting_and_depth_of_a_netlist() -> None:
     cells = [
         _cell("$lut", {"A": [1, 2]}, {"Y": [10]}),
