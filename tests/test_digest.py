@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
 from dataclasses import dataclass
 from enum import Enum
+from itertools import combinations
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +18,7 @@ import pytest
 from hls4ml.model.quantizers import BinaryQuantizer, TernaryQuantizer
 from hls4ml.model.types import FixedPrecisionType, NamedType, PackedType, Source, TensorVariable
 
+from salt_hls import digest as module
 from salt_hls.digest import CODE, FIRMWARE_CODE, ROOT, digest, graph_digest
 from salt_hls.fixed import FixedType
 
@@ -24,6 +27,18 @@ from salt_hls.fixed import FixedType
 class Pair:
     left: Any
     right: Any
+
+
+@dataclass
+class Other:
+    left: Any
+    right: Any
+
+
+@dataclass
+class Renamed:
+    left: Any
+    middle: Any
 
 
 class Colour(Enum):
@@ -62,6 +77,36 @@ class Colour(Enum):
 def test_what_differs_has_another_key(one: Any, other: Any) -> None:
     assert digest(one) != digest(other) and digest(one) == digest(one)
     assert digest({"deep": [one]}) != digest({"deep": [other]})
+
+
+DIFFERENT: list[Any] = [
+    None, True, False, 0, 1, 2, 1.0, 0.0, -0.0, 2.5, "", "1", "a", "b", b"", b"a", b"b",
+    np.array([1, 2]), np.array([1, 3]), np.array([[1, 2]]), np.array([[1], [2]]),
+    np.array([1, 2], np.int32), np.array([1.0, 2.0]), np.array([]), np.zeros((0, 2)),
+    [], [1], [2], [1, 2], [2, 1], [[1], 2], [[1, 2]], (1, 2), ["ab"], ["a", "b"], [None],
+    {}, {"a": 1}, {"a": 2}, {"b": 1}, {"a": 1, "b": 2}, {"a": {"b": 2}},
+    Pair(1, 2), Pair(2, 1), Pair(1, [2]), Other(1, 2), Renamed(1, 2), Colour.red, Colour.blue,
+    {1}, {2}, {1, 2}, set(), np.int64(1), np.int64(2), np.int32(1), np.float64(1),
+    FixedType(8, 3), FixedType(8, 4), FixedType(8, 3, False), FixedType(8, 3, rounding="RND"),
+]  # fmt: skip
+
+
+def test_different_parts_have_different_keys() -> None:
+    keys = [digest(part) for part in DIFFERENT]
+    for (i, a), (j, b) in combinations(enumerate(keys), 2):
+        assert a != b, f"{DIFFERENT[i]!r} and {DIFFERENT[j]!r}"
+    assert digest(1, 2) != digest(12) and digest("a", "b") != digest("ab") != digest("b", "a")
+    assert len(keys[0]) == hashlib.sha256().digest_size * 2
+
+
+def test_every_value_of_an_array_counts() -> None:
+    array = np.zeros((3, 4), np.float32)
+    keys = {digest(array)}
+    for place in np.ndindex(array.shape):
+        changed = array.copy()
+        changed[place] = 1e-30
+        keys.add(digest(changed))
+    assert len(keys) == 13
 
 
 def test_views_count_by_their_values() -> None:
@@ -196,3 +241,50 @@ def test_attributes_of_layers_count(one: dict[str, Any], other: dict[str, Any]) 
 def test_unknown_attributes_are_refused() -> None:
     with pytest.raises(TypeError, match="object cannot be in a key"):
         graph_digest(graph(secret=object()))
+
+
+def node(**changes: Any) -> Any:
+    """A layer as hls4ml has it, of what `graph_digest` looks at."""
+    given = {
+        "name": "dense", "class_name": "Dense", "inputs": ["x"], "outputs": ["y"],
+        "shape": [4, 3], "precision": FixedPrecisionType(8, 3), "weight": np.zeros(3),
+        "weight_name": "w", "weight_type": FixedPrecisionType(6, 2), "attributes": {"n": 3},
+    } | changes  # fmt: skip
+    weights = SimpleNamespace(data=given["weight"], type=NamedType("w_t", given["weight_type"]))
+    variable = TensorVariable(given["shape"], precision=given["precision"], index=1)
+    return SimpleNamespace(
+        **{key: given[key] for key in ("name", "class_name", "inputs", "outputs", "attributes")},
+        get_output_variable=lambda: variable,
+        weights={given["weight_name"]: weights} if given["weight_name"] else {},
+    )
+
+
+def of(*nodes: Any, inputs: Any = ("x",), outputs: Any = ("y",)) -> str:
+    return graph_digest(
+        SimpleNamespace(get_layers=lambda: nodes or (node(),), inputs=inputs, outputs=outputs)
+    )
+
+
+def test_everything_in_a_graph_counts() -> None:
+    changes: list[dict[str, Any]] = [
+        {"name": "other"}, {"class_name": "Activation"}, {"inputs": ["z"]}, {"outputs": ["z"]},
+        {"shape": [3, 4]}, {"precision": FixedPrecisionType(8, 4)}, {"weight": np.ones(3)},
+        {"weight_name": "v"}, {"weight_name": ""}, {"weight_type": FixedPrecisionType(6, 3)},
+        {"attributes": {}}, {"attributes": {"n": 3, "m": None}}, {"attributes": {"n": "3"}},
+    ]  # fmt: skip
+    keys = [of(), *(of(node(**change)) for change in changes), of(node(), node())]
+    keys += [of(inputs=("z",)), of(outputs=("z",))]
+    assert len(set(keys)) == len(keys) and of() == keys[0]
+    # Weights stand beside the attributes, and text in C++ follows from the rest.
+    written = {"n": 3, "weight_data": object(), "function_cpp": object()}
+    assert of(node(attributes=written)) == keys[0]
+
+
+def test_the_code_and_alkaid_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = of()
+    with monkeypatch.context() as changed:
+        changed.setattr(module, "version", {"alkaid": "0.0"}.__getitem__)
+        assert of() != before
+    (tmp_path / "fixed.py").write_text("other")
+    monkeypatch.setattr(module, "CODE", [tmp_path / "fixed.py"])
+    assert of() != before

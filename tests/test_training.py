@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from test_data import Truth, write_quark_gluon
 
 from salt_hls.config import MODELS, ModelConfig, Phase, load_yaml
 from salt_hls.errors import UserError
@@ -17,7 +18,7 @@ from salt_hls.jets.dataset import CLASSES, JetSet
 from salt_hls.processes import cores
 from salt_hls.training import run
 from salt_hls.training import train as training
-from salt_hls.training.metrics import evaluate, scores
+from salt_hls.training.metrics import scores
 from salt_hls.training.run import Result, train_model
 from salt_hls.training.train import Progress, Samples, measure, train
 from salt_hls.weights import load_weights
@@ -207,6 +208,19 @@ def test_train_model_writes_weights_metrics_and_curves(
     assert known.loss == pytest.approx((share, (share * (1 - share) / 600) ** 0.5))
 
 
+def test_training_on_other_classes(small_model: Make, tmp_path: Path) -> None:
+    phase = [{"batch": 20, "epochs": 1, "patience": 1, "learning_rate": 0.01}]
+    training = {"float_phases": phase, "quantized_phases": phase}
+    path = small_model(weights=False, classes=1, training=training)
+    write_quark_gluon(tmp_path / "QG_jets.npz", Truth(classes=2))
+    notes: list[str] = []
+    result = train_model(
+        str(path), tmp_path / "QG_jets.npz", tmp_path / "build", silent, notes.append
+    )
+    assert list(result.quantized.auc) == ["g", "q", "mean"] and result.quantized.events == 10
+    assert len(notes) == 2 and not list(path.parent.glob(".*"))
+
+
 def test_training_needs_its_phases_and_jets(small_model: Make, tmp_path: Path) -> None:
     path = small_model(weights=False, training=PHASES)
     with pytest.raises(UserError, match="no such jet file"):
@@ -225,17 +239,6 @@ def test_training_needs_its_phases_and_jets(small_model: Make, tmp_path: Path) -
     weights = path.with_name("small.weights.h5")
     with pytest.raises(UserError, match="small.weights.h5: a training starts from a model's YAML"):
         train_model(str(weights), tmp_path, tmp_path, silent)
-
-
-def test_metrics_of_known_scores() -> None:
-    labels = np.array([0, 0, 1, 1, 1])
-    logits = np.array([[2.0, 0], [0, 1], [0, 3], [0, 2], [0, 1.5]])
-    metrics = evaluate(logits, labels, ("a", "b"))
-    assert metrics.accuracy == 0.8
-    assert metrics.auc["b"] == 1.0 and metrics.auc["mean"] == 1.0
-    assert metrics.rejection["b"] is None
-    np.testing.assert_allclose(scores(logits).sum(axis=1), 1)
-    np.testing.assert_allclose(scores(np.array([[0.0], [50.0]])), [[0.5, 0.5], [0, 1]], atol=1e-9)
 
 
 @pytest.mark.parametrize("name", sorted(p.stem for p in MODELS.glob("*.yaml")))
