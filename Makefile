@@ -31,7 +31,7 @@ data golden scaling: $(READY)
 	@$(RUN) $@
 
 train: $(READY)
-	@$(RUN) train '$(MODEL)' $(if $(DATA),--data '$(DATA)') $(if $(SEED),--seed '$(SEED)')
+	@$(RUN) train '$(MODEL)' $(if $(DATA),--data '$(DATA)') $(if $(SEED),--seed '$(SEED)') $(if $(SHIP),--ship)
 
 diagnose: $(READY)
 	@$(RUN) diagnose '$(MODEL)' $(if $(DATA),--data '$(DATA)')

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import os
@@ -29,6 +28,7 @@ from rich.table import Table
 
 from salt_hls.config import ROOT, find_model
 from salt_hls.errors import UserError
+from salt_hls.files import DISK, disk_error, fresh_folder, locked
 from salt_hls.processes import cores
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -109,6 +109,24 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
         yield update
 
 
+@contextmanager
+def alone(model: str, build: Path) -> Iterator[None]:
+    """Keeps other runs from the build folder of a model, and says so when it has to wait for one.
+
+    Before TensorFlow takes its seconds to load, `UserError` for models that are not there.
+    """
+    from salt_hls.reports.folder import build_folder
+
+    folder = build_folder(build, find_model(model).stem)
+
+    def say() -> None:
+        text = f"salt-hls: waiting for another run on {folder} to end"
+        errors.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    with locked(folder, say):
+        yield
+
+
 @app.command()
 def firmware(
     model: Model = "salt_p4",
@@ -119,12 +137,12 @@ def firmware(
     build: Build = Path("build"),
 ) -> None:
     """Writes the HLS project and checks every bit of its C-simulation on real jets."""
-    find_model(model)  # before TensorFlow takes its seconds to load
-    from salt_hls.firmware.build import build_firmware, require_exact
     from salt_hls.reports.budget import load_budget
 
     limits = load_budget(budget)
-    with progress_bar() as update:
+    with alone(model, build), progress_bar() as update:
+        from salt_hls.firmware.build import build_firmware, require_exact
+
         report = build_firmware(model, backend.value.capitalize(), build, limits, cores(), update)  # type: ignore[arg-type]
     _print_report(report)
     require_exact(report, build)
@@ -144,13 +162,13 @@ def rtl(
     build: Build = Path("build"),
 ) -> None:
     """Writes pipelined Verilog, simulates it at one jet a clock, checks every bit."""
-    find_model(model)
-    from salt_hls.firmware.build import checked_firmware
     from salt_hls.reports.budget import load_budget
-    from salt_hls.rtl.build import Options, build_rtl
 
     limits = load_budget(budget)
-    with progress_bar() as update:
+    with alone(model, build), progress_bar() as update:
+        from salt_hls.firmware.build import checked_firmware
+        from salt_hls.rtl.build import Options, build_rtl
+
         made = checked_firmware(model, None, build, limits, cores(), update)
         options = Options(clock_ns, multipliers.value)
         _, _, report = build_rtl(
@@ -185,10 +203,9 @@ def synth(
 
     vendor = tool in (ToolName.vitis, ToolName.vivado)
     limits, hls = load_budget(budget), plan(tool.value, steps) if vendor else None  # type: ignore[arg-type]
-    from salt_hls.firmware.build import checked_firmware
-    from salt_hls.rtl.build import Options, estimate, synthesize_rtl
-
-    with progress_bar() as update:
+    with alone(model, build), progress_bar() as update:
+        from salt_hls.firmware.build import checked_firmware
+        from salt_hls.rtl.build import Options, estimate, synthesize_rtl
 
         def say(text: str) -> None:
             update(text, 0, 1)
@@ -232,10 +249,16 @@ def train(
         int | None,
         typer.Option(min=0, help="Instead of the YAML's; files are <model>.seed<seed>.*."),
     ] = None,
+    ship: Annotated[
+        bool, typer.Option(help="Write the weights of a shipped model over the shipped ones.")
+    ] = False,
     build: Build = Path("build"),
 ) -> None:
-    """Trains a model, float then quantized; continues where it was interrupted."""
-    from salt_hls.training.run import train_model
+    """Trains a model, float then quantized; continues where it was interrupted.
+
+    Weights go beside the YAML, those of a shipped model to build/trained with a copy of its YAML.
+    """
+    from salt_hls.training.run import train_model, weights_folder
     from salt_hls.training.train import Progress as Step
 
     with progress_bar() as update:
@@ -250,13 +273,17 @@ def train(
                 f"salt-hls: warning: {text}", markup=False, highlight=False, soft_wrap=True
             )
 
-        result = train_model(model, data, build / "train", step, note, seed)
+        result = train_model(model, data, build, step, note, seed, ship)
     table = Table(
         "", "accuracy", "mean AUC", title=f"{result.model}: {result.float_.events} test jets"
     )
     for name, metrics in (("float", result.float_), ("quantized", result.quantized)):
         table.add_row(name, f"{metrics.accuracy:.4f}", f"{metrics.auc['mean']:.4f}")
     console.print(table)
+    stem = weights_folder(find_model(model), build, ship) / result.model
+    console.print(f"weights [bold]{stem}.weights.h5[/]", soft_wrap=True)
+    if stem.with_name(f"{stem.name}.yaml").exists():
+        console.print(f"firmware from them: salt-hls firmware {stem}.yaml", soft_wrap=True)
 
 
 @app.command()
@@ -303,8 +330,9 @@ def golden(
         with progress_bar() as update:
             update(f"simulate {name}", 0, 1)
             tagger = load_tagger(name)
-            project = write_and_compile(tagger, build / "golden" / name, "Vitis")
-            new = regression.simulated_logits(tagger, project, cores())
+            with fresh_folder(build / "golden" / tagger.name) as folder:
+                project = write_and_compile(tagger, folder, "Vitis")
+                new = regression.simulated_logits(tagger, project, cores())
         try:
             change = regression.changes(regression.read_golden(name), new)
         except UserError:
@@ -474,13 +502,6 @@ def _print_report(report: Any) -> None:
     console.print(table)
 
 
-UNWRITABLE = {
-    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO,
-    errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST,
-}  # fmt: skip
-"""Failures of the disk, or of the folder a user gave, not of the program."""
-
-
 class _Interrupted(BaseException):
     """Not an `Exception`: hls4ml's writer passes over those raised while it imports Keras.
 
@@ -512,12 +533,9 @@ def main() -> None:
     except (UserError, _Interrupted) as error:
         fault = str(error)
     except OSError as error:
-        if error.errno not in UNWRITABLE:
+        if error.errno not in DISK:
             raise
-        fault = (
-            f"{error.filename or 'a file'}: {error.strerror}; "
-            "free space on the disk, or write elsewhere"
-        )
+        fault = str(disk_error(error.filename or "a file", error))
     else:
         return
     errors.print(f"salt-hls: {fault}", markup=False, highlight=False, soft_wrap=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from enum import Enum
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,25 +13,51 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).parents[1]
-CODE = sorted(
-    path
-    for pattern in (
-        "salt_hls/fixed.py",
-        "salt_hls/layers/**/*.py",
-        "salt_hls/firmware/*.py",
-        "salt_hls/rtl/*.py",
-        "salt_hls/rtl/*.v",
-        "hls_templates/*.h",
-    )
-    for path in ROOT.glob(pattern)
+
+
+def _code(*patterns: str, without: tuple[str, ...]) -> list[Path]:
+    left_out = {path for pattern in without for path in ROOT.glob(pattern)}
+    return sorted({p for pattern in patterns for p in ROOT.glob(pattern)} - left_out)
+
+
+_TEST_CASES = "salt_hls/layers/**/cases.py"
+CODE = _code(
+    "salt_hls/fixed.py",
+    "salt_hls/layers/**/*.py",
+    "salt_hls/firmware/*.py",
+    "salt_hls/rtl/*.py",
+    "salt_hls/rtl/*.v",
+    "salt_hls/rtl/*.cpp",
+    "hls_templates/*.h",
+    without=(_TEST_CASES,),
 )
-"""What makes firmware and RTL from a graph."""
+"""What makes firmware and RTL from a graph, and simulates them."""
+
+FIRMWARE_CODE = _code(
+    "salt_hls/**/*.py",
+    "salt_hls/rtl/*.v",
+    "salt_hls/rtl/*.cpp",
+    "hls_templates/*.h",
+    without=(
+        _TEST_CASES,
+        "salt_hls/cli.py",
+        "salt_hls/jets/generator.py",
+        "salt_hls/jets/plots.py",
+        "salt_hls/jets/readers/**/*.py",
+        "salt_hls/training/run.py",
+        "salt_hls/training/train.py",
+        "salt_hls/training/ablations/**/*.py",
+    ),
+)
+"""What makes checked firmware and its report from a model and the shipped jets: no training, no
+reading of other jets."""
 
 
 def digest(*parts: Any) -> str:
-    """SHA-256 of numbers, texts, arrays, paths (their bytes), dataclasses and containers of these.
+    """SHA-256 of numbers, texts, arrays, paths (their names and bytes), dataclasses and containers
+    of these.
 
-    Objects of other kinds count by their type's name only.
+    Raises `TypeError` for all else: what is not in a key makes no difference to it.
     """
     state = hashlib.sha256()
     for part in parts:
@@ -52,44 +79,74 @@ def graph_digest(graph: Any) -> str:
                 name: (weights.data, str(weights.type.precision))
                 for name, weights in node.weights.items()
             },
-            {key: value for key, value in node.attributes.items() if _describes(key, value)},
+            {
+                key: _plain(value)
+                for key, value in node.attributes.items()
+                if not key.endswith(("_data", "_cpp"))  # the weights again; the text in C++
+            },
         )
         for node in graph.get_layers()
     ]
     return digest(nodes, list(graph.inputs), list(graph.outputs), version("alkaid"), CODE)
 
 
-def _describes(key: str, value: Any) -> bool:
-    return not key.endswith(("_data", "_cpp")) and (
-        value is None
-        or isinstance(value, bool | int | float | str | list | tuple | np.ndarray)
-        or key == "arithmetic"
-        or hasattr(value, "precision")
-    )
+def _plain(value: Any) -> Any:
+    """An attribute of an hls4ml layer as `digest` takes it."""
+    from hls4ml.model.quantizers import Quantizer
+    from hls4ml.model.types import NamedType, PrecisionType, Source, Variable
+
+    if isinstance(value, PrecisionType):
+        return str(value)
+    if isinstance(value, NamedType):
+        return str(value.precision), getattr(value, "n_pack", None)
+    if isinstance(value, Variable):  # weights stand in the digest beside the attributes
+        return _plain(value.type), [int(size) for size in value.shape]
+    if isinstance(value, Source):
+        return value.code
+    if isinstance(value, Quantizer):
+        return _plain(value.hls_type)  # the weights are quantized
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return value
 
 
 def _feed(state: Any, value: Any) -> None:
     state.update(f"<{type(value).__name__}>".encode())
-    if isinstance(value, np.ndarray):
+    if isinstance(value, np.ndarray | np.generic):
+        if value.dtype.hasobject:
+            raise TypeError("digest: an array of objects has no bytes of its own")
         state.update(f"{value.dtype}{value.shape}".encode())
-        state.update(np.ascontiguousarray(value).tobytes())
+        state.update(value.tobytes())
     elif isinstance(value, Path):
-        state.update(value.name.encode() + b"\0" + value.read_bytes())
+        content = value.read_bytes()
+        state.update(f"{value.name!r} {len(content)} ".encode() + content)
     elif isinstance(value, bytes):
-        state.update(value)
+        state.update(f"{len(value)} ".encode() + value)
     elif value is None or isinstance(value, bool | int | float | str):
         state.update(repr(value).encode())
-    elif dataclasses.is_dataclass(value):
+    elif isinstance(value, Enum):
+        state.update(value.name.encode())
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         for field in dataclasses.fields(value):
             _feed(state, field.name)
             _feed(state, getattr(value, field.name))
     elif isinstance(value, Mapping):
-        for key in sorted(value):
+        for key, item in _in_order(value.items(), lambda pair: pair[0]):
             _feed(state, key)
-            _feed(state, value[key])
-    elif isinstance(value, Iterable):
+            _feed(state, item)
+    elif isinstance(value, set | frozenset):
+        for item in _in_order(value, lambda item: item):
+            _feed(state, item)
+    elif isinstance(value, Sequence):
         for item in value:
             _feed(state, item)
-    elif hasattr(value, "precision"):
-        state.update(str(value.precision).encode())
+    else:
+        raise TypeError(f"digest: {type(value).__name__} cannot be in a key: {value!r:.100}")
     state.update(b";")
+
+
+def _in_order(items: Iterable[Any], key: Callable[[Any], Any]) -> list[Any]:
+    """Sorted, also where the keys are of several types."""
+    return sorted(items, key=lambda item: digest(key(item)))

@@ -13,6 +13,7 @@ from qkeras import QDense
 
 from salt_hls.config import Feature, Inputs, ModelConfig, Types, load_yaml
 from salt_hls.errors import UserError
+from salt_hls.files import replacing
 from salt_hls.fixed import FixedType
 from salt_hls.layers.conv_attention.arithmetic import padding, scale_shift
 from salt_hls.layers.conv_attention.keras import ConvAttention
@@ -183,6 +184,28 @@ def load_weights(model: tf.keras.Model, path: Path) -> None:
         reason = " ".join(str(error).split())[:160]
         raise UserError(f"{path}: these weights do not fit the model's YAML ({reason})") from None
     _check_finite(model, path)
+
+
+def save_weights(model: tf.keras.Model, path: Path) -> None:
+    """Writes an HDF5 weight file, whole or not at all (`files.replacing`)."""
+    from keras.src.saving.saving_lib import H5IOStore, _save_state  # type: ignore[import-untyped]
+
+    # As `Model.save_weights`, but in memory first: HDF5 itself does not survive a full disk.
+    memory = _Memory()
+    store = H5IOStore(path.name, memory, "w")
+    _save_state(model, store, None, "", set())
+    store.close()
+    with replacing(path) as partial:
+        partial.write_bytes(memory.content)
+
+
+class _Memory:
+    """As much of an archive of files as `H5IOStore` writes to."""
+
+    content = b""
+
+    def writestr(self, _: str, content: bytes) -> None:
+        self.content = content
 
 
 def load_keras_model(path: Path, grid: Path) -> tuple[tf.keras.Model, ModelConfig]:

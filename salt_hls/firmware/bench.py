@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from salt_hls.files import replacing
 from salt_hls.firmware.build import load_tagger, sample_inputs, write_and_compile
 from salt_hls.firmware.csim import PART, Csim, csim_pool, run_csim
 
@@ -54,8 +55,8 @@ def bench(reference: str, path: Path, progress: Callable[[str, int, int], None])
             / 1024
         ),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(result, indent=1) + "\n")
     return result
 
 

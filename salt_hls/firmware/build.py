@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -21,8 +20,9 @@ from sklearn.metrics import roc_curve
 
 import salt_hls
 from salt_hls.config import MODELS, ModelConfig, find_model, load_yaml
-from salt_hls.digest import digest, graph_digest
+from salt_hls.digest import FIRMWARE_CODE, digest, graph_digest
 from salt_hls.errors import UserError
+from salt_hls.files import fresh_folder, locked, put_folder, require_replaceable, restore
 from salt_hls.firmware.compare import adversarial_inputs, compare_all, first_difference
 from salt_hls.firmware.convert import Backend, convert, tensors, top_name, write_project
 from salt_hls.firmware.csim import Csim, compile_csim
@@ -30,7 +30,15 @@ from salt_hls.jets.dataset import CLASSES, JetSet
 from salt_hls.jets.ordering import prepare
 from salt_hls.models import build_model, load_keras_model, load_weights, snap_weights
 from salt_hls.reports.budget import Budget
-from salt_hls.reports.folder import EARLIER, JSON, archive, publish
+from salt_hls.reports.folder import (
+    EARLIER,
+    JSON,
+    PAGE,
+    archive,
+    build_folder,
+    changing,
+    publish,
+)
 from salt_hls.reports.model import Physics, Report, RocCurve, Scores
 from salt_hls.training.metrics import Metrics, evaluate, scores
 from salt_hls.vendor.testbench import write_testbench
@@ -41,7 +49,8 @@ ROC_POINTS = 60
 TESTBENCH_JETS = 200
 """Sample jets in the vendor's testbench, in front of the adversarial inputs."""
 
-PROJECT, RTL, MANIFEST, SIMULATED = "firmware", "rtl", "manifest.json", "csim/simulated.npz"
+PROJECT, CSIM, RTL, DIAGNOSIS = "firmware", "csim", "rtl", "diagnose"
+MANIFEST, SIMULATED = "manifest.json", f"{CSIM}/simulated.npz"
 """Files and folders of a build."""
 
 Progress = Callable[[str, int, int], None]
@@ -119,7 +128,7 @@ def write_and_compile(tagger: Tagger, folder: Path, backend: Backend) -> Project
     """Writes the HLS project to `folder`/firmware, compiles its C-simulation in `folder`/csim."""
     graph = graph_of(tagger, folder / PROJECT, backend)
     project = write_project(graph)
-    csim = compile_csim(project, top_name(tagger.name), tensors(graph), folder / "csim")
+    csim = compile_csim(project, top_name(tagger.name), tensors(graph), folder / CSIM)
     return Project(project, graph, csim)
 
 
@@ -142,7 +151,8 @@ def build_firmware(
 
     On success `build`/<name> holds firmware/, csim/, manifest.json, report.json, report.html and
     history/. Firmware that is the same as before keeps its RTL and its hardware figures. A failed
-    run leaves what was there; when bits differ, the new folder is `build`/<name>.failed.
+    run leaves what was there; when bits differ, the new folder is `build`/<name>.failed. Only
+    builds are replaced: anything else of these names is a `UserError`.
     """
     progress("load model", 0, 1)
     tagger = load_tagger(reference)
@@ -151,8 +161,11 @@ def build_firmware(
         tagger.config.particles, tuple(f.type for f in tagger.config.inputs.features)
     )
     everything = np.concatenate([inputs, hard])
-    target = build / tagger.name
-    with _fresh_folder(target) as folder:
+    target = build_folder(build, tagger.name)
+    failed = target.with_name(f"{tagger.name}.failed")
+    for place in (target, failed):
+        require_replaceable(place, _is_build)
+    with fresh_folder(target) as folder:
         progress("write and compile", 0, 1)
         project = write_and_compile(tagger, folder, backend)
         done = 0
@@ -172,7 +185,6 @@ def build_firmware(
             project.graph, project.folder, [everything[chosen].astype(float)], [outputs[chosen]]
         )
         _write_manifest(folder, tagger, backend, project.graph)
-        same = _manifest(folder)["firmware"] == _manifest(target).get("firmware")
         report = Report(
             model=tagger.name,
             backend=backend,
@@ -186,20 +198,19 @@ def build_firmware(
             bit_accuracy=records,
             physics=_physics(tagger, inputs, labels, outputs[: len(inputs)]),
         )
-        if same:
-            old = Report.read(target / JSON)
-            pairs = {record.pair for record in records}
-            report.bit_accuracy += [r for r in old.bit_accuracy if r.pair not in pairs]
-            report.synthesis = old.synthesis
-        else:
-            archive(target, folder)
-        publish(report, folder, budget)
         passed = first_difference(records) is None
-        _replace(
-            folder,
-            target if passed else target.with_name(f"{tagger.name}.failed"),
-            keep=(RTL, EARLIER) if same else (),
-        )
+        with changing(target):
+            known = _known(folder, target, report)
+            if known is None:
+                archive(target, folder)
+            else:
+                pairs = {record.pair for record in records}
+                report.bit_accuracy += [r for r in known.bit_accuracy if r.pair not in pairs]
+                report.synthesis = known.synthesis
+            publish(report, folder, budget)
+            place = target if passed else failed
+            same = passed and known is not None
+            put_folder(folder, place, _is_build, keep=_kept(place, same))
     return report
 
 
@@ -233,15 +244,18 @@ def checked_firmware(
     """
     progress("load model", 0, 1)
     tagger = load_tagger(reference)
-    folder = build / tagger.name
-    manifest = _manifest(folder)
-    backend = backend or manifest.get("backend", "Vitis")
-    graph = graph_of(tagger, folder / PROJECT, backend)
-    if manifest.get("key") != _key(tagger, graph, backend):
-        report = build_firmware(reference, backend, build, budget, workers, progress)
-        require_exact(report, build)
-    simulated = np.load(folder / SIMULATED)
-    return Checked(folder, tagger, graph, simulated["inputs"], simulated["outputs"])
+    folder = build_folder(build, tagger.name)
+    with locked(folder):
+        restore(folder)
+        manifest = _manifest(folder)
+        backend = backend or manifest.get("backend", "Vitis")
+        graph = graph_of(tagger, folder / PROJECT, backend)
+        whole = all((folder / name).is_file() for name in (SIMULATED, JSON))
+        if not whole or manifest.get("key") != _key(tagger, graph, backend):
+            report = build_firmware(reference, backend, build, budget, workers, progress)
+            require_exact(report, build)
+        with np.load(folder / SIMULATED) as simulated:
+            return Checked(folder, tagger, graph, simulated["inputs"], simulated["outputs"])
 
 
 def require_exact(report: Report, build: Path) -> None:
@@ -315,6 +329,7 @@ def _write_manifest(folder: Path, tagger: Tagger, backend: Backend, graph: Any) 
         "backend": backend,
         "key": _key(tagger, graph, backend),
         "versions": versions(),
+        "compiler": compiler(),
         "inputs": {p.name: sha256(p) for p in (*tagger.files, SAMPLE)},
         "firmware": {
             str(p.relative_to(project)): sha256(p)
@@ -328,60 +343,53 @@ def _write_manifest(folder: Path, tagger: Tagger, backend: Backend, graph: Any) 
 def _manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a build; empty when there is none."""
     try:
-        return dict(json.loads((folder / MANIFEST).read_text()))
+        manifest = json.loads((folder / MANIFEST).read_text())
     except (OSError, ValueError):
         return {}
+    return manifest if isinstance(manifest, dict) else {}
+
+
+def _is_build(folder: Path) -> bool:
+    """Whether `build_firmware` wrote the folder, or nothing but `diagnose` has."""
+    return {"key", "firmware"} <= set(_manifest(folder)) or {p.name for p in folder.iterdir()} == {
+        DIAGNOSIS
+    }
+
+
+def _known(new: Path, old: Path, report: Report) -> Report | None:
+    """The report of the folder `old` if its firmware is that of `new`, checked on the same jets."""
+    if _manifest(new)["firmware"] != _manifest(old).get("firmware"):
+        return None
+    try:
+        known = Report.read(old / JSON)
+    except UserError:  # of another version of salt-hls, or damaged
+        return None
+    return known if known.inputs_sha256 == report.inputs_sha256 else None
+
+
+def _kept(folder: Path, same: bool) -> list[str]:
+    """What stays of a folder that is replaced: what no build writes; all of the same firmware."""
+    written = {PROJECT, CSIM, MANIFEST, JSON, PAGE, *(() if same else (RTL, EARLIER))}
+    there = folder.iterdir() if folder.is_dir() else ()
+    return [p.name for p in there if p.name not in written and not p.name.startswith(".")]
 
 
 def _key(tagger: Tagger, graph: Any, backend: Backend) -> str:
     """Digest of all that firmware and its report depend on."""
-    return digest(graph_digest(graph), backend, [*tagger.files, SAMPLE], versions())
+    config = tagger.config.model_dump_json()
+    files = [*tagger.files, SAMPLE, *FIRMWARE_CODE]
+    return digest(graph_digest(graph), backend, config, files, versions(), compiler())
+
+
+def compiler() -> str | None:
+    """What g++ says it is; `None` where there is none."""
+    program = shutil.which("g++")
+    if program is None:
+        return None
+    told = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
+    return told.stdout.partition("\n")[0]
 
 
 def sha256(path: Path) -> str:
     """Hash of a file's bytes."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-@contextmanager
-def _fresh_folder(target: Path) -> Iterator[Path]:
-    """A temporary folder beside `target`; gone afterwards unless it was moved into place."""
-    folder = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        for stale in target.parent.glob(f".{target.name}.*.tmp"):
-            if not _alive(int(stale.name.split(".")[-2])):
-                shutil.rmtree(stale, ignore_errors=True)
-        folder.mkdir()
-    except OSError as error:
-        raise UserError(
-            f"{target.parent}: cannot write the build there ({error.strerror}); "
-            "check the permissions or choose another with --build"
-        ) from None
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _replace(folder: Path, target: Path, keep: Sequence[str]) -> None:
-    """Puts `folder` where `target` was, in two renames; what is in `keep` stays there."""
-    old = target.with_name(f".{target.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        target.rename(old)
-    folder.rename(target)
-    for name in keep:
-        if (old / name).exists():
-            (old / name).rename(target / name)
-    shutil.rmtree(old, ignore_errors=True)

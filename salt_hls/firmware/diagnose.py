@@ -16,13 +16,14 @@ from pydantic import BaseModel
 
 from salt_hls.config import ModelConfig, Order
 from salt_hls.files import replacing
-from salt_hls.firmware.build import SAMPLE, load_tagger
+from salt_hls.firmware.build import DIAGNOSIS, SAMPLE, load_tagger
 from salt_hls.firmware.convert import convert
 from salt_hls.firmware.replay import replay
 from salt_hls.firmware.tally import HeadUse, TableUse, Tally, TensorUse
 from salt_hls.jets.dataset import FEATURES, JetSet
 from salt_hls.jets.ordering import prepare
 from salt_hls.jets.readers import DataSet, load_data
+from salt_hls.reports.folder import build_folder, changing
 from salt_hls.training.metrics import scores
 from salt_hls.training.train import predict
 
@@ -78,7 +79,7 @@ def diagnose(reference: str, build: Path, data: Path | None, progress: Progress)
     """
     progress("load model", 0, 1)
     tagger = load_tagger(reference)
-    config = tagger.config
+    config, folder = tagger.config, build_folder(build, tagger.name) / DIAGNOSIS
     loaded = _load(data, config, tagger.files[0])
     jets = loaded.test
     progress("accuracy by order", 0, 1)
@@ -90,7 +91,6 @@ def diagnose(reference: str, build: Path, data: Path | None, progress: Progress)
     right = best.reshape(len(orders), len(jets)) == jets.labels
     tally = Tally()
     inputs = everything[: len(jets)]
-    folder = build / tagger.name / "diagnose"
     graph = convert(tagger.quantized, config.inputs.container, tagger.name, folder)
     for first in range(0, len(inputs), BATCH):
         progress("values of every tensor", first, len(inputs))
@@ -109,10 +109,11 @@ def diagnose(reference: str, build: Path, data: Path | None, progress: Progress)
         warnings=[],
     )
     result.warnings = [*loaded.notes, *warnings_of(result)]
-    with replacing(folder / "diagnose.json") as partial:
-        partial.write_text(result.model_dump_json(indent=1) + "\n")
-    with replacing(folder / "diagnose.png") as partial:
-        plot(result, partial)
+    with changing(folder.parent):
+        with replacing(folder / "diagnose.json") as partial:
+            partial.write_text(result.model_dump_json(indent=1) + "\n")
+        with replacing(folder / "diagnose.png") as partial:
+            plot(result, partial)
     return result
 
 

@@ -1,18 +1,46 @@
-"""The report of a build folder: report.json, report.html and the reports of earlier firmware."""
+"""A build folder, its report.json and report.html, and the reports of earlier firmware."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 
 from salt_hls.errors import UserError
+from salt_hls.files import exists, locked, restore
 from salt_hls.reports.budget import Budget, judge
 from salt_hls.reports.html import HISTORY, write_html
-from salt_hls.reports.model import Report, SynthesisRecord
+from salt_hls.reports.model import BitAccuracy, Report, SynthesisRecord
 
 JSON, PAGE, EARLIER = "report.json", "report.html", "history"
+
+OWN = ("bench", "cache", "golden", "results", "train", "trained")
+"""Folders of the commands beside those of the models."""
+
+_MARKS = (".failed", ".old", ".tmp", ".lock")
+
+
+def build_folder(build: Path, model: str) -> Path:
+    """The folder of a model's build; `UserError` for names that `build` uses itself."""
+    if model in OWN or model.startswith(".") or model.endswith(_MARKS):
+        raise UserError(
+            f"model {model!r}: the folder of the builds needs that name itself (as {', '.join(OWN)}"
+            f", .*, {', '.join(f'*{mark}' for mark in _MARKS)}); rename the model's file"
+        )
+    return build / model
+
+
+@contextmanager
+def changing(folder: Path) -> Iterator[None]:
+    """Only one process at a time changes the report of `folder`, or replaces the folder.
+
+    Runs that take long lock the folder itself, so that reports can be read and judged meanwhile.
+    """
+    with locked(folder.with_name(f"{folder.name}.{JSON}")):
+        restore(folder)
+        yield
 
 
 def publish(report: Report, folder: Path, budget: Budget) -> None:
@@ -22,13 +50,31 @@ def publish(report: Report, folder: Path, budget: Budget) -> None:
     write_html(report, folder / PAGE, earlier(folder))
 
 
-def add(records: Sequence[SynthesisRecord], folder: Path, budget: Budget) -> Report:
-    """The report of `folder` with these records, each in place of one of the same source."""
-    report = Report.read(folder / JSON)
-    new = {record.source for record in records}
-    report.synthesis = [r for r in report.synthesis if r.source not in new] + [*records]
-    publish(report, folder, budget)
-    return report
+def add(
+    records: Sequence[SynthesisRecord],
+    folder: Path,
+    budget: Budget,
+    bits: Sequence[BitAccuracy] = (),
+) -> Report:
+    """The report of `folder` with these, each in place of one of the same source or pair."""
+    if not exists(folder):
+        Report.read(folder / JSON)  # raises; a lock would make the folder it is to be in
+    with changing(folder):
+        report = Report.read(folder / JSON)
+        sources, pairs = {r.source for r in records}, {b.pair for b in bits}
+        report.synthesis = [r for r in report.synthesis if r.source not in sources] + [*records]
+        report.bit_accuracy = [b for b in report.bit_accuracy if b.pair not in pairs] + [*bits]
+        publish(report, folder, budget)
+        return report
+
+
+def forget(sources: Sequence[str], pair: str, folder: Path) -> None:
+    """Takes the figures of these sources and the bits of a pair out of the report of `folder`."""
+    with changing(folder):
+        report = Report.read(folder / JSON)
+        report.synthesis = [r for r in report.synthesis if r.source not in sources]
+        report.bit_accuracy = [b for b in report.bit_accuracy if b.pair != pair]
+        report.write(folder / JSON)
 
 
 def earlier(folder: Path) -> list[tuple[str, Report]]:

@@ -12,7 +12,7 @@ from salt_hls.firmware.build import RTL, Checked
 from salt_hls.firmware.compare import compare, first_difference
 from salt_hls.firmware.replay import output_type
 from salt_hls.reports.budget import Budget
-from salt_hls.reports.folder import JSON, PAGE, add
+from salt_hls.reports.folder import JSON, PAGE, add, forget
 from salt_hls.reports.model import Report, SynthesisRecord
 from salt_hls.rtl.project import Multipliers, RtlProject, existing, generate
 from salt_hls.rtl.stream_project import generate_stream
@@ -52,10 +52,7 @@ def write_rtl(firmware: Checked, options: Options, progress: Progress) -> RtlPro
         progress=progress,
     )
     if before is None or project.key != before.key:
-        report = Report.read(firmware.folder / JSON)
-        report.synthesis = [r for r in report.synthesis if r.source not in SOURCES]
-        report.bit_accuracy = [r for r in report.bit_accuracy if r.pair != PAIR]
-        report.write(firmware.folder / JSON)
+        forget(SOURCES, PAIR, firmware.folder)
     return project
 
 
@@ -114,10 +111,7 @@ def build_rtl(
         status="Fail" if bits.mismatches else "Pass",
         notes=[f"{bits.events:,} events {given}"],
     )
-    report = Report.read(firmware.folder / JSON)
-    report.bit_accuracy = [r for r in report.bit_accuracy if r.pair != PAIR] + [bits]
-    report.write(firmware.folder / JSON)
-    report = add([project.estimate(), observed], firmware.folder, budget)
+    report = add([project.estimate(), observed], firmware.folder, budget, [bits])
     if difference := first_difference([bits]):
         raise UserError(f"{difference}; see {firmware.folder / PAGE}")
     return project, simulation, report

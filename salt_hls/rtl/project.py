@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -26,6 +25,7 @@ from numpy.typing import NDArray
 
 from salt_hls.digest import digest, graph_digest
 from salt_hls.errors import UserError
+from salt_hls.files import replacing_folder
 from salt_hls.firmware.replay import output_type
 from salt_hls.fixed import FixedType
 from salt_hls.reports.model import Module, SynthesisRecord
@@ -278,7 +278,8 @@ def generate(
     clock_ns sets the number of stages, through `stage_budget`; stage_delay_ns overrides that.
     multipliers: of two variables, as look-up tables or DSP slices. ternary_adders: add three
     values at once, which Vivado maps well and Yosys does not. feature_types: see `HLS4MLTracer`.
-    The same inputs give the same bytes; a folder that has them already is kept.
+    The same inputs give the same bytes; a folder that has them already is kept. Raises `UserError`
+    when `folder` has something else in it than an RTL project.
     """
     folder = folder.resolve()
     check_options(clock_ns, multipliers)
@@ -300,7 +301,7 @@ def generate(
     if ternary_adders:
         logic = add_surrogate(dead_code_elimin(fuse_ternary_adders(logic)), _skip_op8_cost=True)
     progress(f"RTL: writing Verilog of {len(logic.ops)} operations")
-    with fresh_folder(folder) as work:
+    with replacing_folder(folder, is_project) as work:
         model = write_pipeline(logic, work, TOP, delay, part, clock_ns, multipliers)
         project = RtlProject(
             folder=folder,
@@ -339,16 +340,9 @@ def existing(folder: Path) -> RtlProject | None:
     return None
 
 
-@contextmanager
-def fresh_folder(folder: Path) -> Iterator[Path]:
-    """A place to write in; what is there in the end becomes `folder`, whole or not at all."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
-        work = Path(temporary) / folder.name
-        yield work
-        if folder.exists():
-            shutil.rmtree(folder)
-        work.rename(folder)
+def is_project(folder: Path) -> bool:
+    """Whether `generate` wrote the folder."""
+    return (folder / MANIFEST).is_file()
 
 
 def write_manifest(project: RtlProject, folder: Path) -> None:

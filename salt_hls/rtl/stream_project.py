@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from alkaid.trace.passes import optimize
 
 from salt_hls.digest import digest, graph_digest
 from salt_hls.errors import UserError
+from salt_hls.files import replacing_folder
 from salt_hls.fixed import FixedType
 from salt_hls.rtl.project import (
     PART,
@@ -28,7 +28,7 @@ from salt_hls.rtl.project import (
     Streaming,
     check_options,
     existing,
-    fresh_folder,
+    is_project,
     port_of,
     registers_and_stages,
     silent,
@@ -73,15 +73,14 @@ def generate_stream(
     tables: dict[str, str] = {}
     pipelines: dict[str, int] = {}
     registers = 0
-    with fresh_folder(folder) as work:
+    with replacing_folder(folder, is_project) as work:
         for unit in design.units:
             progress(f"RTL: writing Verilog of {unit.name}")
             logic = _trace(unit, design.source, features)
-            with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-                place = Path(temporary) / "kernel"
-                name = f"{unit.name}_kernel"
-                model = write_pipeline(logic, place, name, delay, part, clock_ns, multipliers)
-                tables |= _move(place, work, name)
+            place, name = work / "kernel", f"{unit.name}_kernel"
+            model = write_pipeline(logic, place, name, delay, part, clock_ns, multipliers)
+            tables |= _move(place, work, name)
+            shutil.rmtree(place)
             kernels.append((port_of(model.fsm.inp_signals[0]), port_of(model.fsm.out_signals[0])))
             found = registers_and_stages(model, multipliers)
             registers += found["input_ff"]

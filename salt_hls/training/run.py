@@ -1,4 +1,4 @@
-"""`make train`: from jet files to shipped weights, metrics and curves."""
+"""`make train`: from jet files to weights, metrics and curves."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from matplotlib.figure import Figure
 from pydantic import BaseModel, Field
 
-from salt_hls.config import ModelConfig, find_model, load_yaml
+from salt_hls.config import MODELS, ModelConfig, find_model, load_yaml
 from salt_hls.digest import digest
 from salt_hls.errors import UserError
-from salt_hls.files import replacing
+from salt_hls.files import locked, replacing
 from salt_hls.jets.readers import load_data
+from salt_hls.models import save_weights
 from salt_hls.processes import cores
 from salt_hls.training.metrics import Metrics, correct, evaluate
 from salt_hls.training.train import Report, Samples, predict, train
@@ -24,9 +26,12 @@ Note = Callable[[str], None]
 
 STAGES = ("float", "quantized")
 
+STATE, TRAINED = "train", "trained"
+"""Folders, in that of the builds, of interrupted trainings and of the weights of shipped models."""
+
 
 class Result(BaseModel):
-    """What a training reached on the test jets; beside the weights as <name>.metrics.json.
+    """What a training reached on the test jets; beside its weights as <name>.metrics.json.
 
     lost, won: jets that only the float, only the quantized model classifies correctly. seconds: by
     the clock, of the epochs of both stages, on `cores` cores; `None` if it began before epochs were
@@ -53,24 +58,38 @@ class Result(BaseModel):
         return mean, ((changed - mean**2) / self.quantized.events) ** 0.5
 
 
+def weights_folder(path: Path, build: Path, ship: bool) -> Path:
+    """Where the weights of a model's YAML go: beside it, but those of a shipped model to
+    `build`/trained, with a copy of the YAML, unless they are to be the shipped ones.
+
+    Raises `UserError` for `ship` of a model that is not shipped.
+    """
+    shipped = path.resolve().parent == MODELS
+    if ship and not shipped:
+        raise UserError(f"{path}: not a shipped model; leave --ship, its weights go beside it")
+    return build / TRAINED if shipped and not ship else path.parent
+
+
 def train_model(
     reference: str,
     data: Path,
-    folder: Path,
+    build: Path,
     report: Report,
     note: Note = lambda text: None,
     seed: int | None = None,
+    ship: bool = False,
 ) -> Result:
-    """Trains the model of a YAML on a data set (`jets.readers.load_data`) and writes, beside the
-    YAML, its weights (<name>.weights.h5, <name>.float.weights.h5) and metrics; state and curves go
-    to `folder`/<name>/<digest of YAML and jets>, so that a training continues only what is the
-    same. What was mended in the data is told to `note`, a line each.
+    """Trains the model of a YAML on a data set (`jets.readers.load_data`) and writes, into
+    `weights_folder`, its weights (<name>.weights.h5, <name>.float.weights.h5) and metrics; state
+    and curves go to `build`/train/<name>/<digest of YAML and jets>, so that a training continues
+    only what is the same. What was mended in the data is told to `note`, a line each.
 
     seed: instead of the YAML's; <name> is then <YAML>.seed<seed>.
     """
     path = find_model(reference)
     if path.suffix not in (".yaml", ".yml"):
         raise UserError(f"{path}: a training starts from a model's YAML; this is no YAML")
+    target = weights_folder(path, build, ship)
     config = load_yaml(path, ModelConfig)
     if config.training is None or config.types is None:
         key = "training" if config.training is None else "types"
@@ -89,8 +108,10 @@ def train_model(
     )
     classes = jets.test.classes
     seen = (a for split in (training, validation) for a in (split.inputs, split.labels))
-    state = folder / name / digest(config.model_dump_json(), *seen)[:12]
-    float_model, quantized = train(config, training, validation, state, report)
+    state = build / STATE / name / digest(config.model_dump_json(), *seen)[:12]
+    with locked(state, lambda: note(f"waiting for another training of {name} on these jets")):
+        float_model, quantized = train(config, training, validation, state, report)
+        plot_curves(state, state / "curves.png")
     logits = [predict(model, test.inputs) for model in (float_model, quantized)]
     float_, quantized_ = (evaluate(z, test.labels, classes) for z in logits)
     hits = [correct(z, test.labels) for z in logits]
@@ -104,13 +125,24 @@ def train_model(
         lost=int(np.sum(hits[0] & ~hits[1])),
         won=int(np.sum(hits[1] & ~hits[0])),
     )
-    for model, kind in ((float_model, ".float"), (quantized, "")):
-        with replacing(path.with_name(f"{name}{kind}.weights.h5")) as partial:
-            model.save_weights(partial)
-    with replacing(path.with_name(f"{name}.metrics.json")) as partial:
-        partial.write_text(result.model_dump_json(by_alias=True, indent=1) + "\n")
-    plot_curves(state, state / "curves.png")
+    with locked(target / name):
+        for model, kind in ((float_model, ".float"), (quantized, "")):
+            save_weights(model, target / f"{name}{kind}.weights.h5")
+        with replacing(target / f"{name}.metrics.json") as partial:
+            partial.write_text(result.model_dump_json(by_alias=True, indent=1) + "\n")
+        if target != path.parent:
+            with replacing(target / f"{name}.yaml") as partial:
+                partial.write_text(_with_seed(path.read_text(), seed))
     return result
+
+
+def _with_seed(text: str, seed: int | None) -> str:
+    """The text of a model's YAML, that of another seed without its comments."""
+    if seed is None:
+        return text
+    content = yaml.safe_load(text)
+    content["training"]["seed"] = seed
+    return str(yaml.safe_dump(content, sort_keys=False))
 
 
 def _seconds(folder: Path) -> float | None:

@@ -32,7 +32,7 @@ from salt_hls.errors import UserError
 from salt_hls.files import replacing
 from salt_hls.jets.dataset import JetSet
 from salt_hls.jets.ordering import prepare
-from salt_hls.models import build_model, quantizer_of, snap_layer, snap_weights
+from salt_hls.models import build_model, quantizer_of, save_weights, snap_layer, snap_weights
 from salt_hls.training.metrics import scores
 
 
@@ -190,8 +190,7 @@ def fit_stages(
     model.set_weights(state.best)
     with replacing(folder / f"{stage}_history.json") as partial:
         partial.write_text(json.dumps(state.history, indent=1))
-    with replacing(done) as partial:
-        model.save_weights(partial)
+    save_weights(model, done)
     shutil.rmtree(folder / stage, ignore_errors=True)
 
 

@@ -18,10 +18,11 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from salt_hls.errors import UserError
+from salt_hls.files import locked
 from salt_hls.jets.dataset import CLASSES, JetSet
 from salt_hls.models import build_model
 from salt_hls.training.ablations.pairwise import build_biased_model
-from salt_hls.training.ablations.study import Record, Results, Run, Settings, locked
+from salt_hls.training.ablations.study import Record, Results, Run, Settings
 from salt_hls.training.metrics import correct, evaluate
 from salt_hls.training.train import (
     Grid,

@@ -8,12 +8,9 @@ times can be compared jet by jet.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +21,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from salt_hls.config import ModelConfig, Strict, Training, Types, first_fault, load_yaml
 from salt_hls.errors import UserError
-from salt_hls.files import replacing
+from salt_hls.files import locked, replacing
 from salt_hls.fixed import FixedType
 
 BASE = "base"
@@ -281,17 +278,6 @@ class Results:
 
     def _bits(self, name: str) -> Path:
         return self.study.with_suffix("") / f"{name}.npy"
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Waits until no other process holds the lock of a file or folder; it dies with its process."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def load_study(path: Path) -> Study:
