@@ -53,6 +53,12 @@ def convert(
     """
     register()
     lowered = lower(model, input_type)
+    for layer in lowered.model.layers if io_type == "io_stream" else ():
+        if type(layer).__name__ in ("Reshape", "Concatenate", "Permute"):
+            raise UserError(
+                f"layer {lowered.origins[layer.name]}: {type(layer).__name__} has no io_stream "
+                "form here; use io_type io_parallel"
+            )
     with _quiet():
         config = hls4ml.utils.config_from_keras_model(
             lowered.model, granularity="name", backend=backend

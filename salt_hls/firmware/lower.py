@@ -57,12 +57,13 @@ class Typed(NamedTuple):
 class Lowered:
     """The rewritten model.
 
-    types: of the output of every layer, by name. sources: the layer of the original model whose
-    output a layer computes, by name.
+    By the name of each of its layers: the type of its output, the layer of the original model it
+    comes from, and the layer whose very output it computes, if any.
     """
 
     model: tf.keras.Model
     types: Mapping[str, FixedType]
+    origins: Mapping[str, str]
     sources: Mapping[str, str]
 
 
@@ -93,9 +94,10 @@ def lower(model: tf.keras.Model, input_type: FixedType) -> Lowered:
         result, name = values[id(output)], results.get(id(output), model.input_names[0])
         alone = read[id(output)] == 0 and id(result.tensor) not in map(id, outputs)
         if not alone or id(result.tensor) in work.views or result.tensor is given:
-            result = work.fixed(name, "output", "linear", result.type, result, name)
+            result = work.fixed(name, "output", "linear", result.type, result)
         outputs.append(result.tensor)
-    return Lowered(tf.keras.Model(given, outputs, name=model.name), work.types, work.sources)
+    lowered = tf.keras.Model(given, outputs, name=model.name)
+    return Lowered(lowered, work.types, work.origins, work.sources)
 
 
 def _inputs(layer: Layer) -> list[Any]:
@@ -113,6 +115,7 @@ class _Lowering:
     names: set[str]
     used: set[str] = field(default_factory=set)
     types: dict[str, FixedType] = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
     views: set[int] = field(default_factory=set)
 
@@ -125,16 +128,19 @@ class _Lowering:
         layer: Layer,
         operands: Any,
         result: FixedType,
-        source: str | None,
+        origin: str,
         weights: Sequence[NDArray[Any]] = (),
+        *,
+        whole: bool = True,
     ) -> Typed:
-        """Calls a new layer, whose output is that of the layer `source`, if of any."""
+        """Calls a new layer, made of the layer `origin`. whole: its output is that layer's."""
         tensor = layer(operands)
         if weights:
             layer.set_weights(list(weights))
         self.types[layer.name] = result
-        if source is not None:
-            self.sources[layer.name] = source
+        self.origins[layer.name] = origin
+        if whole:
+            self.sources[layer.name] = origin
         return Typed(tensor, result)
 
     def name(self, layer: str, part: str = "") -> str:
@@ -148,18 +154,10 @@ class _Lowering:
         self.used.add(name)
         return name
 
-    def fixed(
-        self,
-        layer: str,
-        part: str,
-        function: str,
-        to: FixedType,
-        x: Typed,
-        source: str | None,
-    ) -> Typed:
-        """An activation of declared type."""
+    def fixed(self, layer: str, part: str, function: str, to: FixedType, x: Typed) -> Typed:
+        """An activation of declared type whose output is that of a layer."""
         new = FixedActivation(function, str(to), name=self.name(layer, part))
-        return self.add(new, x.tensor, to, source)
+        return self.add(new, x.tensor, to, layer)
 
 
 def _identifier(name: str) -> str:
@@ -216,7 +214,7 @@ def _dense(work: _Lowering, layer: Layer, operands: list[Typed]) -> Typed:
         bias_quantizer=_quantized_bits(bias_type) if bias_type else None,
         name=work.name(name, "" if plain else "dense"),
     )
-    y = work.add(new, x.tensor, result, name if plain else None, weights)
+    y = work.add(new, x.tensor, result, name, weights, whole=plain)
     return y if plain else _activate(work, layer, layer.activation, y)
 
 
@@ -285,7 +283,7 @@ def _activate(work: _Lowering, layer: Layer, function: Any, x: Typed) -> Typed:
     kind = getattr(function, "__name__", type(function).__name__)
     if kind == "relu":
         to = _range_type(layer.name, 0.0, max(x.type.max, 0.0), x.type.frac_bits)
-        return work.fixed(layer.name, "", "relu", to, x, layer.name)
+        return work.fixed(layer.name, "", "relu", to, x)
     config = function.get_config() if hasattr(function, "get_config") else {}
     to = _quantizer_type(kind, config)
     if to is None:
@@ -295,7 +293,7 @@ def _activate(work: _Lowering, layer: Layer, function: Any, x: Typed) -> Typed:
     largest = max(x.type.max, -x.type.min, to.max)
     _check_float32(layer.name, "its rounding", largest, fraction)
     function_name = "relu" if kind == "quantized_relu" else "linear"
-    return work.fixed(layer.name, "", function_name, to, x, layer.name)
+    return work.fixed(layer.name, "", function_name, to, x)
 
 
 def _spelled(function: Any, kind: str) -> str:
@@ -382,7 +380,7 @@ def _merge(work: _Lowering, layer: Layer, operands: list[Typed]) -> Typed:
         new = type(layer)(name=work.name(layer.name, "" if last else f"{k}"), **options)
         to = _merged_type(layer, kind, total.type, other.type)
         tensors = [total.tensor, other.tensor]
-        total = work.add(new, tensors, to, layer.name if last else None)
+        total = work.add(new, tensors, to, layer.name, whole=last)
     return total
 
 
@@ -403,7 +401,7 @@ def _reshape(work: _Lowering, layer: Layer, operands: list[Typed]) -> Typed:
 def _view(work: _Lowering, layer: Layer, part: str, x: Typed) -> Typed:
     """The same values in another shape; nothing happens in hardware."""
     new = tf.keras.layers.Reshape(layer.output_shape[1:], name=work.name(layer.name, part))
-    y = work.add(new, x.tensor, x.type, None)
+    y = work.add(new, x.tensor, x.type, layer.name, whole=False)
     work.views.add(id(y.tensor))
     return y
 
