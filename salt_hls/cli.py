@@ -26,7 +26,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from salt_hls.config import ROOT, find_model
+from salt_hls.config import CLOCK_NS, ROOT, find_model
 from salt_hls.errors import UserError
 from salt_hls.files import DISK, disk_error, fresh_folder, locked
 from salt_hls.processes import cores
@@ -52,10 +52,19 @@ Build = Annotated[Path, typer.Option(help="Folder of the builds.")]
 BudgetName = Annotated[
     str, typer.Option("--budget", help="A budget of synth/budgets, or a path to your own.")
 ]
-Clock = Annotated[
-    float | None, typer.Option(min=0.1, help="Clock period of the RTL in ns, else the model's.")
-]
 
+
+def _clock(period: float | None) -> float | None:
+    least, most = CLOCK_NS
+    if period is not None and not least <= period <= most:  # NaN is neither
+        raise typer.BadParameter(f"must be {least:g} ... {most:g} ns, got {period:g}")
+    return period
+
+
+Clock = Annotated[
+    float | None,
+    typer.Option(callback=_clock, help="Clock period of the RTL in ns, else the model's."),
+]
 
 DEFAULT_BUDGET = "cms_l1t_jet"
 
@@ -268,12 +277,7 @@ def train(
             name = f"{p.stage} phase {p.phase}/{p.phases} epoch {p.epoch}/{p.epochs}{so_far}"
             update(name, p.step, p.steps)
 
-        def note(text: str) -> None:
-            errors.print(
-                f"salt-hls: warning: {text}", markup=False, highlight=False, soft_wrap=True
-            )
-
-        result = train_model(model, data, build, step, note, seed, ship)
+        result = train_model(model, data, build, step, _warn, seed, ship)
     table = Table(
         "", "accuracy", "mean AUC", title=f"{result.model}: {result.float_.events} test jets"
     )
@@ -502,6 +506,17 @@ def _print_report(report: Any) -> None:
     console.print(table)
 
 
+def _warn(text: str) -> None:
+    errors.print(f"salt-hls: warning: {text}", markup=False, highlight=False, soft_wrap=True)
+
+
+class _Warnings(logging.Handler):
+    """Prints what the program logs for its user."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _warn(record.getMessage())
+
+
 class _Interrupted(BaseException):
     """Not an `Exception`: hls4ml's writer passes over those raised while it imports Keras.
 
@@ -526,6 +541,7 @@ def main() -> None:
     # What TensorFlow and QKeras warn about is not the user's doing; tests run with warnings on.
     warnings.simplefilter("ignore")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    logging.getLogger("salt_hls").addHandler(_Warnings())
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupted)
     try:

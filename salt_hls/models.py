@@ -11,7 +11,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from qkeras import QDense
 
-from salt_hls.config import Feature, Inputs, ModelConfig, Types, load_yaml
+from salt_hls.config import Feature, Inputs, ModelConfig, Types
 from salt_hls.errors import UserError
 from salt_hls.files import replacing
 from salt_hls.fixed import FixedType
@@ -23,6 +23,7 @@ from salt_hls.layers.head_dense.keras import HeadDense
 from salt_hls.layers.partitioned_projection.arithmetic import Mode
 from salt_hls.layers.partitioned_projection.keras import PartitionedProjection
 from salt_hls.layers.types import qkeras_text
+from salt_hls.saved_model import check_no_code
 
 Add = tf.keras.layers.Add
 
@@ -164,7 +165,12 @@ def snap_layer(layer: tf.keras.layers.Layer) -> None:
     for name in ("kernel", "bias"):
         weight, quantizer = getattr(layer, name, None), quantizer_of(layer, name)
         if quantizer is not None and weight is not None:
-            weight.assign(quantizer(tf.convert_to_tensor(weight)))
+            # Twice: x + (q - x), as QKeras computes, may be rounded off the grid the first time.
+            once = quantizer(tf.convert_to_tensor(weight))
+            twice = quantizer(once)
+            # Some have other values then: binary(use_01=1) of 0 is 1.
+            if np.allclose(once, twice):
+                weight.assign(twice)
 
 
 def quantizer_of(layer: tf.keras.layers.Layer, weight: str) -> Any:
@@ -208,13 +214,15 @@ class _Memory:
         self.content = content
 
 
-def load_keras_model(path: Path, grid: Path) -> tuple[tf.keras.Model, ModelConfig]:
-    """A saved Keras model, and a configuration with the input grid and target of the YAML `grid`.
+def load_keras_model(path: Path) -> tf.keras.Model:
+    """A saved Keras model.
 
-    Raises `UserError` when the file is no Keras model of one (N, features) input.
+    The weights are as the file has them. Raises `UserError` when the file is no Keras model of one
+    (features,) or (particles, features) input, or holds Python code, which is not run.
     """
     from qkeras.utils import _add_supported_quantized_objects
 
+    check_no_code(path)
     objects: dict[str, Any] = {}
     _add_supported_quantized_objects(objects)
     try:
@@ -222,25 +230,19 @@ def load_keras_model(path: Path, grid: Path) -> tuple[tf.keras.Model, ModelConfi
     except UserError:
         raise
     except Exception as error:  # Keras raises whatever the file's content provokes
-        reason = " ".join(str(error).split())[:160]
+        # Keras puts the configuration of the layer in front of what is wrong with it.
+        reason = " ".join(str(error).partition("Exception encountered:")[2].split()) or str(error)
+        reason = " ".join(reason.split())[:160]
         raise UserError(f"{path}: not a Keras model that can be loaded here ({reason})") from None
-    shape = model.input_shape
-    if not isinstance(shape, tuple) or len(shape) != 3 or None in shape[1:]:
-        raise UserError(f"{path}: the model needs one input (particles, features), got {shape}")
-    _check_finite(model, path)
-    snap_weights(model)
-    config = load_yaml(grid, ModelConfig)
-    if shape[2] != len(config.inputs.features):
+    shapes = [tuple(tensor.shape) for tensor in getattr(model, "inputs", None) or []]
+    if len(shapes) != 1 or len(shapes[0]) not in (2, 3) or None in shapes[0][1:]:
+        got = ", ".join(str(shape[1:]) for shape in shapes) or "none"
         raise UserError(
-            f"{path}: the model has {shape[2]} features a particle, the input grid of {grid} "
-            f"{len(config.inputs.features)}"
+            f"{path}: the model needs one input (particles, features) or (features,) of numbers, "
+            f"got {got}"
         )
-    changes = {
-        "particles": shape[1],
-        "classes": model.output_shape[-1],
-        "partitions": min(config.partitions, shape[1]),
-    }
-    return model, config.model_copy(update=changes)
+    _check_finite(model, path)
+    return model
 
 
 def _check_finite(model: tf.keras.Model, path: Path) -> None:

@@ -295,10 +295,10 @@ def test_classes_of_data_and_model(classes: int, fits: bool, tmp_path: Path) -> 
     data = load_data(tmp_path / "a.h5", 4)
     config = yaml_with({}, tmp_path, classes=classes)
     if fits:
-        data.require_fit(config, Path("mine.yaml"))
+        data.require_fit(config.inputs, config.classes, Path("mine.yaml"))
     else:
         with pytest.raises(UserError, match=f"mine.yaml: classes is {classes}.* 2 .QCD, t."):
-            data.require_fit(config, Path("mine.yaml"))
+            data.require_fit(config.inputs, config.classes, Path("mine.yaml"))
 
 
 def test_training_on_other_classes(small_model: Make, tmp_path: Path) -> None:
@@ -318,7 +318,7 @@ def test_points_need_a_model_of_points(tmp_path: Path) -> None:
     write_modelnet(tmp_path / "m")
     data = load_data(tmp_path / "m", 4)
     with pytest.raises(UserError, match="order: given"):
-        data.require_fit(yaml_with({}, tmp_path, classes=2), Path("mine.yaml"))
+        data.require_fit(yaml_with({}, tmp_path).inputs, 2, Path("mine.yaml"))
 
 
 # What is wrong with files

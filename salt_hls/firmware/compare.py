@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -64,6 +65,13 @@ def compare_all(
 def flat(outputs: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
     """The outputs (events, *shape) of a model as (events, values), one after the other."""
     return np.concatenate([output.reshape(len(output), -1) for output in outputs], axis=1)
+
+
+def split_outputs(graph: Any, values: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+    """The inverse of `flat`: the outputs (events, *shape) of a graph, in order."""
+    shapes = [tuple(map(int, variable.shape)) for variable in graph.get_output_variables()]
+    parts = np.split(values, np.cumsum([math.prod(shape) for shape in shapes])[:-1], axis=1)
+    return [part.reshape(-1, *shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
 def keras_layers(model: tf.keras.Model, inputs: NDArray[np.float32]) -> Layers:

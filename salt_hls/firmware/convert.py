@@ -16,21 +16,21 @@ import tensorflow as tf
 from salt_hls import register
 from salt_hls.errors import UserError
 from salt_hls.firmware.csim import Layout
-from salt_hls.firmware.lower import EXACT_BITS, lower
+from salt_hls.firmware.lower import RULES, lower
+from salt_hls.firmware.names import top_name
 from salt_hls.firmware.streams import check, stream
-from salt_hls.fixed import FixedType
-from salt_hls.layers.hls_ops import ArithmeticNode, fixed_type_of
+from salt_hls.firmware.supported import check_model
+from salt_hls.fixed import FLOAT32_BITS, FixedType
+from salt_hls.layers.hls_ops import ArithmeticNode
+
+KNOWN = ("InputLayer", *RULES)
+"""Classes of Keras layers that are built."""
 
 KERAS_LAYER = "keras_layer"
 """Attribute of a node that computes the output of a Keras layer of another name."""
 
 Backend = Literal["Vitis", "Vivado"]
 IoType = Literal["io_parallel", "io_stream"]
-
-def top_name(model: str) -> str:
-    """A C identifier for the top function."""
-    name = re.sub(r"\W", "_", model)
-    return name if name[:1].isalpha() else f"model_{name}"
 
 
 def convert(
@@ -52,6 +52,7 @@ def convert(
     exactly.
     """
     register()
+    check_model(model, KNOWN)
     lowered = lower(model, input_type)
     for layer in lowered.model.layers if io_type == "io_stream" else ():
         if type(layer).__name__ in ("Reshape", "Concatenate", "Permute"):
@@ -107,10 +108,10 @@ def check_exact_in_float32(graph: Any) -> None:
             if not isinstance(fixed_type, FixedType):
                 continue
             bits = fixed_type.width - fixed_type.signed
-            if bits > EXACT_BITS:
+            if bits > FLOAT32_BITS:
                 raise UserError(
                     f"layer {node.name}: {key} {fixed_type} needs {bits} bits, more than the "
-                    f"{EXACT_BITS} that training in float32 computes exactly; use narrower types"
+                    f"{FLOAT32_BITS} that training in float32 computes exactly; use narrower types"
                 )
 
 

@@ -152,8 +152,8 @@ def _run_part(
     for event in range(len(data)):
         function(data[event], *scratch.values())
         if not trace:
-            for name, values in scratch.items():
-                results[name][event].flat[:] = values[: results[name][event].size]
+            for name, output in scratch.items():
+                results[name][event].flat[:] = output[: results[name][event].size]
             continue
         library.collect_trace_output(traced)
         for row in traced:

@@ -12,7 +12,6 @@ Types are carried along: a layer without a declared one has the narrowest that h
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,24 +24,25 @@ from numpy.typing import NDArray
 from qkeras import QDense
 
 from salt_hls.errors import UserError
-from salt_hls.fixed import FixedType
+from salt_hls.firmware.names import identifier
+from salt_hls.fixed import FLOAT32_BITS, FixedType
 from salt_hls.layers import KERAS_CLASSES
+from salt_hls.layers.fixed_activation.arithmetic import Function
 from salt_hls.layers.fixed_activation.keras import FixedActivation
-from salt_hls.layers.types import declared_type, weight_type
+from salt_hls.layers.keras_ops import quantizer_config
+from salt_hls.layers.types import activation_type, declared_type, quantizer_text, weight_type
 from salt_hls.models import quantizer_of
 
-EXACT_BITS = 24
-"""float32 holds numbers of this many bits (and a sign) exactly; Keras computes in float32."""
+Layer = Any
+"""A Keras layer."""
 
-Layer = tf.keras.layers.Layer
-
-_SETTINGS = frozenset(
-    "accum activation algorithm arithmetic axis b bias bitwidth config depth dim e epsilon function "
-    "height implementation index input inputs instructions iotype merge name namespace next "
-    "nonzeros op output outputs overrides p param perm precision product quantizer relu result "
-    "reuse scale shape shift signed size skip slope strategy table threshold trace trusted type "
-    "value w weight weights width z".split()
-)
+_SETTINGS = """
+accum activation algorithm arithmetic axis b bias bitwidth config depth dim e epsilon function
+height implementation index input inputs instructions iotype merge name namespace next nonzeros
+op output outputs overrides p param perm precision product quantizer relu result reuse scale shape
+shift signed size skip slope strategy table threshold trace trusted type value w weight weights
+width z
+"""
 """Names that hls4ml gives to settings of layers."""
 
 
@@ -68,11 +68,11 @@ class Lowered:
 
 
 def lower(model: tf.keras.Model, input_type: FixedType) -> Lowered:
-    """Rewrites a model of one input on the grid `input_type`.
+    """Rewrites a model that `check_model` passed, of one input on the grid `input_type`.
 
-    Raises `UserError` for layers without exact firmware and for results that float32 cannot hold.
+    Raises `UserError` for results that float32 cannot hold.
     """
-    work = _Lowering({layer.name for layer in model.layers})
+    work = _Lowering({layer.name.lower() for layer in model.layers})
     given = tf.keras.Input(model.input_shape[1:], name=work.input_name(model.input_names[0]))
     values = {id(model.inputs[0]): Typed(given, input_type)}
     results = {}
@@ -81,15 +81,10 @@ def lower(model: tf.keras.Model, input_type: FixedType) -> Lowered:
         if isinstance(layer, tf.keras.layers.InputLayer):
             continue
         kind = type(layer).__name__
-        if kind not in RULES:
-            raise UserError(
-                f"layer {layer.name}: {kind} cannot be built; supported layers are "
-                f"{', '.join(RULES)}"
-            )
         result = RULES[kind](work, layer, [values[id(t)] for t in _inputs(layer)])
         values[id(layer.output)] = result
         results[id(layer.output)] = layer.name
-    outputs = []
+    outputs: list[Any] = []
     for output in model.outputs:
         result, name = values[id(output)], results.get(id(output), model.input_names[0])
         alone = read[id(output)] == 0 and id(result.tensor) not in map(id, outputs)
@@ -108,8 +103,8 @@ def _inputs(layer: Layer) -> list[Any]:
 class _Lowering:
     """The model while it is rewritten.
 
-    names: of the original's layers. used: names given so far. views: tensors whose layer moves no
-    values in hardware.
+    names: of the original's layers. used: names given so far, both in lower case, as hls4ml looks
+    at no case. views: tensors whose layer moves no values in hardware.
     """
 
     names: set[str]
@@ -121,7 +116,7 @@ class _Lowering:
 
     def input_name(self, name: str) -> str:
         """A C++ name of the top function's argument that nothing else has."""
-        return name if name == "particles" else _identifier(f"{name}_in")
+        return name if name == "particles" else identifier(f"{name}_in")
 
     def add(
         self,
@@ -145,24 +140,24 @@ class _Lowering:
 
     def name(self, layer: str, part: str = "") -> str:
         """A name for the whole of a layer, or for a part of it, that no other has in hls4ml."""
-        name = _identifier(f"{layer}_{part}" if part else layer)
+        name = identifier(f"{layer}_{part}" if part else layer)
+        name = name if name[0].isalpha() else f"layer_{name}"
         # hls4ml names an activation of its own after each dense layer, and keeps tensors by their
         # layer's name among the settings of the layer.
-        others = _SETTINGS | self.used | (self.names - {layer} if not part else self.names)
-        while {name, f"{name}_linear"} & others:
+        others = (
+            {*_SETTINGS.split()}
+            | self.used
+            | (self.names if part else self.names - {layer.lower()})
+        )
+        while {name.lower(), f"{name}_linear".lower()} & others:
             name += "_"
-        self.used.add(name)
+        self.used.add(name.lower())
         return name
 
-    def fixed(self, layer: str, part: str, function: str, to: FixedType, x: Typed) -> Typed:
+    def fixed(self, layer: str, part: str, function: Function, to: FixedType, x: Typed) -> Typed:
         """An activation of declared type whose output is that of a layer."""
         new = FixedActivation(function, str(to), name=self.name(layer, part))
         return self.add(new, x.tensor, to, layer)
-
-
-def _identifier(name: str) -> str:
-    safe = re.sub(r"\W", "_", name, flags=re.ASCII)
-    return safe if safe[:1].isalpha() else f"layer_{safe}"
 
 
 def _range_type(layer: str, low: float, high: float, frac_bits: int) -> FixedType:
@@ -177,9 +172,9 @@ def _range_type(layer: str, low: float, high: float, frac_bits: int) -> FixedTyp
 def _check_float32(layer: str, what: str, largest: float, frac_bits: int) -> None:
     """Raises `UserError` when float32 leaves out multiples of 2**-frac_bits up to `largest`."""
     bits = math.ceil(math.log2(max(largest * 2.0**frac_bits, 1)))
-    if bits > EXACT_BITS:
+    if bits > FLOAT32_BITS:
         raise UserError(
-            f"layer {layer}: {what} needs {bits} bits, more than the {EXACT_BITS} that Keras' "
+            f"layer {layer}: {what} needs {bits} bits, more than the {FLOAT32_BITS} that Keras' "
             "float32 computes exactly; use narrower types"
         )
 
@@ -225,33 +220,30 @@ def _quantized_bits(fixed_type: FixedType) -> str:
 def _grid_weight(layer: Layer, which: str) -> tuple[NDArray[np.float64], FixedType]:
     """A weight as the forward pass uses it, and a signed type of its grid."""
     quantizer = quantizer_of(layer, which)
-    if quantizer is None:
-        raise UserError(
-            f"layer {layer.name}: no {which} quantizer; give quantized_bits(bits, integer, alpha=1)"
-        )
+    config = quantizer_config(quantizer) or {}
     values = np.asarray(quantizer(tf.convert_to_tensor(getattr(layer, which))), np.float64)
-    kind, config = type(quantizer).__name__, quantizer.get_config()
-    if kind == "quantized_bits" and config["bits"] > 1:
-        if which == "bias" and config["alpha"] is None:  # of which QKeras makes 1 there
-            config["alpha"] = 1.0
-        found = weight_type({"class_name": kind, "config": config}, layer.name)
-    else:
-        found = _type_of(values)
+    found = None
+    if config["class_name"] == "quantized_bits" and config["config"]["bits"] > 1:
+        declared = weight_type(config, layer.name, which)
+        unsigned = not declared.signed
+        found = FixedType(declared.width + unsigned, declared.int_bits + unsigned)
     if found is None or not found.contains(values):
+        found = _type_of(values)
+    if found is None:
         raise UserError(
-            f"layer {layer.name}: {which} quantizer {quantizer} gives values that are on no fixed "
-            "grid; give alpha=1"
+            f"layer {layer.name}: {which} quantizer {quantizer_text(config)} gives values that are "
+            f"on no grid of {FLOAT32_BITS} bits"
         )
     return values, found
 
 
 def _type_of(values: NDArray[np.float64]) -> FixedType | None:
-    """The narrowest signed type that holds the values, if one of `EXACT_BITS` does."""
+    """The narrowest signed type that holds the values, if one of `FLOAT32_BITS` does."""
     size = np.abs(values).max()
     if not size or not np.isfinite(size):
         return FixedType(2, 1) if size == 0 else None
     int_bits = max(1, math.floor(math.log2(size)) + 2)
-    for width in range(2, EXACT_BITS + 1):
+    for width in range(2, FLOAT32_BITS + 1):
         if (narrow := FixedType(width, int_bits)).contains(values):
             return narrow
     return None
@@ -270,60 +262,20 @@ def _activation(work: _Lowering, layer: Layer, operands: list[Typed]) -> Typed:
 
 
 def _relu(work: _Lowering, layer: Layer, operands: list[Typed]) -> Typed:
-    if layer.max_value is not None or layer.negative_slope or layer.threshold:
-        raise UserError(
-            f"layer {layer.name}: ReLU with max_value, negative_slope or threshold; use "
-            "quantized_relu(bits, integer)"
-        )
     return _activate(work, layer, tf.nn.relu, operands[0])
 
 
 def _activate(work: _Lowering, layer: Layer, function: Any, x: Typed) -> Typed:
-    """An activation function or quantizer, as the whole or the end of a layer."""
-    kind = getattr(function, "__name__", type(function).__name__)
-    if kind == "relu":
+    """Relu or a quantizer, as the whole or the end of a layer."""
+    if getattr(function, "__name__", "") == "relu":
         to = _range_type(layer.name, 0.0, max(x.type.max, 0.0), x.type.frac_bits)
         return work.fixed(layer.name, "", "relu", to, x)
-    config = function.get_config() if hasattr(function, "get_config") else {}
-    to = _quantizer_type(kind, config)
-    if to is None:
-        raise UserError(f"layer {layer.name}: activation {_spelled(function, kind)}")
+    to = activation_type(quantizer_config(function) or {}, layer.name)
     # QKeras returns x + (q(x) - x), whose difference must be exact too.
     fraction = max(to.frac_bits, x.type.frac_bits)
-    largest = max(x.type.max, -x.type.min, to.max)
-    _check_float32(layer.name, "its rounding", largest, fraction)
-    function_name = "relu" if kind == "quantized_relu" else "linear"
-    return work.fixed(layer.name, "", function_name, to, x)
-
-
-def _spelled(function: Any, kind: str) -> str:
-    if kind == "softmax":
-        return "softmax has no exact firmware; end the model at its logits, whose argmax is the same"
-    spelled = str(function) if hasattr(function, "get_config") else kind
-    return (
-        f"{spelled} has no exact firmware; use quantized_relu(bits, integer), "
-        "quantized_bits(bits, integer, alpha=1), relu, or salt_hls's DynamicTanh"
-    )
-
-
-def _quantizer_type(kind: str, config: dict[str, Any]) -> FixedType | None:
-    """The type to which a QKeras quantizer of activations rounds, half to even, saturating."""
-    exact = not config.get("use_stochastic_rounding") and config.get("qnoise_factor", 1.0) == 1.0
-    if not exact or int(config.get("bits", 0)) > EXACT_BITS:
-        return None
-    if kind == "quantized_relu":
-        if config["negative_slope"] or config["use_sigmoid"]:
-            return None
-        return FixedType(int(config["bits"]), int(config["integer"]), False, "RND_CONV", "SAT")
-    if kind == "quantized_bits":
-        signed = bool(config["keep_negative"])
-        scale = config["alpha"]
-        if config["bits"] - signed < 1 or not (scale is None or np.all(np.equal(scale, 1.0))):
-            return None
-        overflow = "SAT_SYM" if config["symmetric"] and signed else "SAT"
-        int_bits = int(config["integer"]) + signed
-        return FixedType(int(config["bits"]), int_bits, signed, "RND_CONV", overflow)  # type: ignore[arg-type]
-    return None
+    _check_float32(layer.name, "its rounding", max(x.type.max, -x.type.min, to.max), fraction)
+    relu = type(function).__name__ == "quantized_relu"
+    return work.fixed(layer.name, "", "relu" if relu else "linear", to, x)
 
 
 # ---- everything else
@@ -339,7 +291,8 @@ def _ours(work: _Lowering, layer: Layer, operands: list[Typed]) -> Typed:
         result = declared_type(config)
     else:
         raise UserError(
-            f"layer {layer.name}: no types, so it is a float layer and has no firmware; declare them"
+            f"layer {layer.name}: no types, so it is a float layer and has no firmware; "
+            "declare them"
         )
     tensors = [x.tensor for x in operands]
     given = tensors if len(tensors) > 1 else tensors[0]
@@ -387,8 +340,6 @@ def _merge(work: _Lowering, layer: Layer, operands: list[Typed]) -> Typed:
 def _maximum(work: _Lowering, layer: Layer, operands: list[Typed]) -> Typed:
     """A maximum keeps the type of its argument."""
     (x,) = operands
-    if layer.data_format != "channels_last":
-        raise UserError(f"layer {layer.name}: data_format must be channels_last")
     pool = tf.keras.layers.GlobalMaxPooling1D(name=work.name(layer.name))
     y = work.add(pool, x.tensor, x.type, layer.name)
     return _view(work, layer, "keepdims", y) if layer.keepdims else y
@@ -425,7 +376,13 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("Flatten", "Reshape"), _reshape),
     "Permute": _permute,
     **dict.fromkeys(
-        ("Dropout", "SpatialDropout1D", "GaussianNoise", "GaussianDropout", "ActivityRegularization"),
+        (
+            "Dropout",
+            "SpatialDropout1D",
+            "GaussianNoise",
+            "GaussianDropout",
+            "ActivityRegularization",
+        ),
         _identity,
     ),
 }

@@ -24,6 +24,7 @@ from hls4ml.model.attributes import Attribute
 from hls4ml.model.layers import Layer, layer_map
 from hls4ml.model.types import FixedPrecisionType, RoundingMode, SaturationMode
 from numpy.typing import NDArray
+from qkeras import get_quantizer
 
 from salt_hls.errors import UserError
 from salt_hls.fixed import FixedType, Table
@@ -175,7 +176,9 @@ def grid_constant(
         )
     if not np.all(np.isfinite(data)):
         raise UserError(f"layer {layer_name}: weight {name} holds NaN or infinity; retrain it")
-    return np.asarray(fixed_type.quantize(data))
+    quantizer = get_quantizer(keras_layer["config"][f"{name}_quantizer"])
+    # QKeras computes x + (q - x), which float32 may round off the grid where q is clipped.
+    return np.asarray(fixed_type.quantize(quantizer(np.asarray(data, np.float32))))
 
 
 def register_node(keras_class: str, node: type[ArithmeticNode], handler: Handler) -> None:
