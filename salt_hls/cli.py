@@ -541,7 +541,9 @@ def main() -> None:
     # What TensorFlow and QKeras warn about is not the user's doing; tests run with warnings on.
     warnings.simplefilter("ignore")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    logging.getLogger("salt_hls").addHandler(_Warnings())
+    ours = logging.getLogger("salt_hls")
+    ours.addHandler(_Warnings())
+    ours.propagate = False  # libraries print what reaches the root
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupted)
     try:
