@@ -542,6 +542,13 @@ def _print_report(report: Any) -> None:
     console.print(table)
 
 
+class _Warnings(logging.Handler):
+    """Prints what the program logs for its user."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _warn(record.getMessage())
+
+
 INTERRUPTED = "interrupted; nothing half-written is left, long work continues next time"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 GRACE_S = 10.0
@@ -590,6 +597,9 @@ def main() -> None:
     # What TensorFlow and QKeras warn about is not the user's doing; tests run with warnings on.
     warnings.simplefilter("ignore")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    ours = logging.getLogger("salt_hls")
+    ours.addHandler(_Warnings())
+    ours.propagate = False  # libraries print what reaches the root
     errors.file = sys.stderr  # while hls4ml converts, what it prints is held back
     signals, wakeup = os.pipe()
     os.set_blocking(wakeup, False)

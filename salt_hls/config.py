@@ -130,6 +130,17 @@ class Inputs(Strict):
         return FixedType(int_bits + max(t.frac_bits for t in types), int_bits, signed)
 
 
+class Grid(Strict):
+    """The input tensor of a saved model: one type for all of its values."""
+
+    type: Type
+
+    @property
+    def container(self) -> FixedType:
+        """The grid, without the rounding that its values have had."""
+        return self.type.exact()
+
+
 class AttentionTypes(Strict):
     """Types inside conv-attention, in the order in which values pass them."""
 
@@ -285,6 +296,35 @@ class ModelConfig(Strict):
         return math.ceil(self.particles / self.partitions)
 
 
+class SavedModel(Strict):
+    """What a saved Keras model does not say: the grid of its input, and the firmware's target."""
+
+    inputs: Grid | Inputs
+    firmware: Firmware = Firmware()
+
+
+class _SavedGrid(SavedModel):
+    inputs: Grid
+
+
+class _SavedParticles(SavedModel):
+    inputs: Inputs
+
+
+def load_saved_model(path: Path) -> SavedModel:
+    """The YAML beside a saved Keras model: `inputs` and `firmware`, of a full YAML only these.
+
+    Raises `UserError` as `load_yaml` does.
+    """
+    content = read_yaml(path)
+    if "particles" in content:
+        config = load_yaml(path, ModelConfig)
+        return SavedModel(inputs=config.inputs, firmware=config.firmware)
+    inputs = content.get("inputs")
+    of_one_type = isinstance(inputs, dict) and "type" in inputs
+    return load_yaml(path, _SavedGrid if of_one_type else _SavedParticles)
+
+
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
 
 
@@ -307,6 +347,14 @@ class _Loader(yaml.SafeLoader):
 def load_yaml(path: Path, kind: type[ConfigT]) -> ConfigT:
     """Reads a configuration; every fault is a `UserError` with file, key, rule and value."""
     try:
+        return kind.model_validate(read_yaml(path))
+    except ValidationError as error:
+        raise UserError(f"{path}: {first_fault(error)}") from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Keys and values of a YAML file; `UserError` when it holds none."""
+    try:
         text = path.read_text(encoding="utf-8")
         content = yaml.load(text, _Loader)
     except (OSError, UnicodeDecodeError) as error:
@@ -319,10 +367,7 @@ def load_yaml(path: Path, kind: type[ConfigT]) -> ConfigT:
         raise UserError(f"{path}: not valid YAML{line}{twice}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected keys and values, got {type(content).__name__}")
-    try:
-        return kind.model_validate(content)
-    except ValidationError as error:
-        raise UserError(f"{path}: {first_fault(error)}") from None
+    return content
 
 
 def first_fault(error: ValidationError) -> str:

@@ -11,7 +11,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from qkeras import QActivation, QDense, get_quantizer
 
-from salt_hls.config import Feature, Inputs, ModelConfig, Types, load_yaml
+from salt_hls.config import Feature, Inputs, ModelConfig, Types
 from salt_hls.errors import UserError
 from salt_hls.fixed import FixedType
 from salt_hls.layers import KERAS_CLASSES
@@ -188,11 +188,11 @@ class _LoadableQActivation(QActivation):  # type: ignore[misc]
         return QActivation(**{**config, "activation": get_quantizer(config["activation"])})
 
 
-def load_keras_model(path: Path, grid: Path) -> tuple[tf.keras.Model, ModelConfig]:
-    """A saved Keras model, and a configuration with the input grid and target of the YAML `grid`.
+def load_keras_model(path: Path) -> tf.keras.Model:
+    """A saved Keras model.
 
     The weights are as the file has them. Raises `UserError` when the file is no Keras model of one
-    (N, features) input, or holds Python code, which is not run.
+    (features,) or (particles, features) input, or holds Python code, which is not run.
     """
     from qkeras.utils import _add_supported_quantized_objects
 
@@ -214,25 +214,14 @@ def load_keras_model(path: Path, grid: Path) -> tuple[tf.keras.Model, ModelConfi
         reason = " ".join(reason.split())[:160]
         raise UserError(f"{path}: not a Keras model that can be loaded here ({reason})") from None
     shapes = [tuple(tensor.shape) for tensor in getattr(model, "inputs", None) or []]
-    if len(shapes) != 1 or len(shapes[0]) != 3 or None in shapes[0][1:]:
+    if len(shapes) != 1 or len(shapes[0]) not in (2, 3) or None in shapes[0][1:]:
         got = ", ".join(str(shape[1:]) for shape in shapes) or "none"
         raise UserError(
-            f"{path}: the model needs one input (particles, features) of numbers, got {got}"
+            f"{path}: the model needs one input (particles, features) or (features,) of numbers, "
+            f"got {got}"
         )
-    (shape,) = shapes
     require_finite(model, path)
-    config = load_yaml(grid, ModelConfig)
-    if shape[2] != len(config.inputs.features):
-        raise UserError(
-            f"{path}: the model has {shape[2]} features a particle, the input grid of {grid} "
-            f"{len(config.inputs.features)}"
-        )
-    changes = {
-        "particles": shape[1],
-        "classes": model.output_shape[-1],
-        "partitions": min(config.partitions, shape[1]),
-    }
-    return model, config.model_copy(update=changes)
+    return model
 
 
 def import_sal_t4hep(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -37,16 +37,23 @@ class Csim:
     """A compiled project.
 
     library: the shared object. top: name of the top function. tensors: the input, then the output
-    of every traced layer in graph order; the last one is the model's output.
+    of every traced layer in graph order. outputs: the layers whose outputs are the model's, in
+    order.
     """
 
     library: Path
     top: str
     tensors: Mapping[str, Layout]
+    outputs: tuple[str, ...]
 
 
 def compile_csim(
-    project: Path, top: str, tensors: Mapping[str, Layout], folder: Path, log: Path
+    project: Path,
+    top: str,
+    tensors: Mapping[str, Layout],
+    outputs: Sequence[str],
+    folder: Path,
+    log: Path,
 ) -> Csim:
     """Compiles the project of top function `top` to a shared object in `folder`.
 
@@ -67,7 +74,7 @@ def compile_csim(
         str(library),
     ]
     do("C-simulation does not compile", command, Path(), log)
-    return Csim(library, top, dict(tensors))
+    return Csim(library, top, dict(tensors), tuple(outputs))
 
 
 def run_csim(
@@ -77,7 +84,7 @@ def run_csim(
     trace: bool = False,
     progress: Callable[[int], None] = lambda done: None,
 ) -> dict[str, NDArray[np.float64]]:
-    """Outputs (jets, *shape) by layer name: of the last layer, or of every layer with `trace`.
+    """Outputs (jets, *shape) by layer name: of the model, or of every layer with `trace`.
 
     inputs: (jets, ...) grid floats. `progress` receives the number of jets just finished.
     """
@@ -107,23 +114,24 @@ def _run_part(
     library = _load(csim.library)
     pointer = np.ctypeslib.ndpointer(np.float64, flags="C_CONTIGUOUS")
     function = library[f"{csim.top}_double"]
-    function.restype, function.argtypes = None, [pointer, pointer]
+    function.restype = None
+    function.argtypes = [pointer] * (1 + len(csim.outputs))
     given, *layers = csim.tensors
-    output = layers[-1]
     results = {
         name: np.empty((len(inputs), *csim.tensors[name].shape))
-        for name in (layers if trace else [output])
+        for name in (layers if trace else csim.outputs)
     }
     data = np.zeros((len(inputs), csim.tensors[given].size))
     data[:, : inputs[0].size] = inputs.reshape(len(inputs), -1)
-    scratch = np.empty(csim.tensors[output].size)
+    scratch = {name: np.empty(csim.tensors[name].size) for name in csim.outputs}
     traced = (_Trace * len(layers))()
     if trace:
         library.allocate_trace_storage(ctypes.c_size_t(8))
     for event in range(len(data)):
-        function(data[event], scratch)
+        function(data[event], *scratch.values())
         if not trace:
-            results[output][event].flat[:] = scratch[: results[output][event].size]
+            for name, output in scratch.items():
+                results[name][event].flat[:] = output[: results[name][event].size]
             continue
         library.collect_trace_output(traced)
         for row in traced:

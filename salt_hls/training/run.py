@@ -100,7 +100,7 @@ def train_model(
         training_of_seed = config.training.model_copy(update={"seed": seed})
         config = config.model_copy(update={"training": training_of_seed})
     jets = load_data(data, config.particles)
-    jets.require_fit(config, path)
+    jets.require_fit(config.inputs, config.classes, path)
     for line in jets.notes:
         note(line)
     training, validation, test = (
