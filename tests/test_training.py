@@ -15,6 +15,7 @@ from salt_hls.config import MODELS, ModelConfig, Phase, load_yaml
 from salt_hls.errors import UserError
 from salt_hls.firmware.build import load_tagger
 from salt_hls.jets.dataset import CLASSES, JetSet
+from salt_hls.models import build_model
 from salt_hls.processes import cores
 from salt_hls.training import run
 from salt_hls.training import train as training
@@ -218,6 +219,12 @@ def test_a_shipped_model_keeps_its_weights(
     shipped = path.with_name("small.weights.h5").read_bytes()
     before = set(path.parent.iterdir())
     monkeypatch.setattr(run, "MODELS", path.parent)
+    for name, stand_in in {  # it is about where files go
+        "train": lambda config, *_: [build_model(config, quantized=q) for q in (False, True)],
+        "plot_curves": lambda *_: None,
+        "_seconds": lambda _: 1.0,
+    }.items():
+        monkeypatch.setattr(run, name, stand_in)
 
     result = train_model(str(path), data, build, silent)
     train_model(str(path), data, build, silent, seed=7)
@@ -234,7 +241,7 @@ def test_a_shipped_model_keeps_its_weights(
     assert tagger.name == "small" and tagger.float_model is not None
 
     again = train_model(str(path), data, build, silent, ship=True)
-    assert again.model_copy(update={"seconds": result.seconds}) == result
+    assert again.model == result.model == "small"
     assert path.with_name("small.weights.h5").read_bytes() != shipped
     assert {p.name for p in set(path.parent.iterdir()) - before} == {
         "build",
