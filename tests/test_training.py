@@ -74,6 +74,40 @@ def test_an_interrupted_training_ends_like_an_uninterrupted_one(
     assert not list((tmp_path / "parts").glob("*/state*"))
 
 
+def test_every_seed_and_epoch_has_its_own_order_of_jets(
+    small_model: Make, jets: JetSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = load_yaml(small_model(weights=False, training=PHASES), ModelConfig)
+    data = Samples.of(jets, config)
+    data.inputs[:, 0, 0] = np.arange(len(data.labels))  # tells the jets apart
+    seen: list[int] = []
+
+    class Recorder:
+        def __init__(self, *_: object) -> None:
+            pass
+
+        def __call__(self, inputs: Any, targets: Any) -> float:
+            seen.extend(inputs[:, 0, 0].astype(int))
+            return 0.0
+
+    monkeypatch.setattr(training, "_Step", Recorder)
+    orders = []
+    for number, seed in enumerate((3, 3, 4)):
+        assert config.training is not None
+        seeded = config.training.model_copy(update={"seed": seed})
+        seen.clear()
+        train(
+            config.model_copy(update={"training": seeded}),
+            data, data, tmp_path / str(number), silent,
+        )  # fmt: skip
+        epochs = np.reshape(seen, (-1, len(data.labels)))
+        assert len(epochs) >= 4 and (np.sort(epochs) == np.arange(len(data.labels))).all()
+        # The epochs of a stage; those of the other stage may be the same.
+        orders.append([tuple(epoch) for epoch in epochs[:3]])
+    assert orders[0] == orders[1]
+    assert len({*orders[0], *orders[2]}) == 6
+
+
 def test_training_learns_and_weights_stay_on_their_grid(
     small_model: Make, jets: JetSet, tmp_path: Path
 ) -> None:
