@@ -13,7 +13,7 @@ READY := $(VENV)/.ready
 # Of the RTL: the model's own clock unless CLOCK_NS is given.
 HARDWARE := --budget '$(BUDGET)' $(if $(CLOCK_NS),--clock-ns '$(CLOCK_NS)') $(if $(MULTIPLIERS),--multipliers '$(MULTIPLIERS)')
 
-.PHONY: firmware rtl synth test data train results scaling diagnose golden bench report lint clean
+.PHONY: firmware rtl synth test test-all mutants data train results scaling diagnose golden bench report lint clean
 
 firmware: $(READY)
 	@$(RUN) firmware '$(MODEL)' --backend '$(BACKEND)' --budget '$(BUDGET)'
@@ -26,6 +26,13 @@ synth: $(READY)
 
 test: $(READY)
 	@$(VENV)/bin/python -m pytest -n 2 -m "not slow"
+
+test-all: $(READY)
+	@$(VENV)/bin/python -m pytest -n 2
+
+# Goes on where it was stopped; the score is in docs/results/mutants.json.
+mutants: $(READY)
+	@$(VENV)/bin/python tests/mutants.py
 
 data golden scaling: $(READY)
 	@$(RUN) $@

@@ -7,9 +7,11 @@ import logging
 import os
 import signal
 import sys
+import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,11 +26,12 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 
-from salt_hls.config import CLOCK_NS, ROOT, find_model
+from salt_hls.config import CLOCK_NS, find_model
 from salt_hls.errors import UserError
 from salt_hls.files import DISK, disk_error, fresh_folder, locked
+from salt_hls.paths import CHECKOUT
 from salt_hls.processes import cores
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -112,7 +115,7 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
 
         def update(description: str, done: int, total: int) -> None:
             if _Interrupted.received:
-                _interrupted()
+                raise _Interrupted
             bar.update(task, description=description, completed=done, total=total)
 
         yield update
@@ -223,7 +226,7 @@ def synth(
         backend = tool.value.capitalize() if hls and hls.steps else None
         made = checked_firmware(model, backend, build, limits, cores(), update)  # type: ignore[arg-type]
         if hls:
-            report = synthesize_hls(made, hls, options, limits, say, timeout_s)
+            report = synthesize_hls(made, hls, options, limits, say, timeout_s, _warn)
         elif tool is ToolName.estimate:
             report = estimate(made, options, limits, say)
         else:
@@ -299,7 +302,9 @@ def diagnose(
     build: Build = Path("build"),
 ) -> None:
     """Looks for signs of failure: order of particles, attention, use of types and tables."""
-    find_model(model)
+    from salt_hls.reports.folder import build_folder
+
+    build_folder(build, find_model(model).stem)
     from salt_hls.firmware.diagnose import diagnose as run
 
     with progress_bar() as update:
@@ -334,8 +339,9 @@ def golden(
         with progress_bar() as update:
             update(f"simulate {name}", 0, 1)
             tagger = load_tagger(name)
+            log = build / "golden" / f"{tagger.name}.compile.log"
             with fresh_folder(build / "golden" / tagger.name) as folder:
-                project = write_and_compile(tagger, folder, "Vitis")
+                project = write_and_compile(tagger, folder, "Vitis", log)
                 new = regression.simulated_logits(tagger, project, cores())
         try:
             change = regression.changes(regression.read_golden(name), new)
@@ -363,7 +369,7 @@ def scaling(
     model: Model = "salt_p4_n150",
     path: Annotated[
         Path, typer.Option(help="JSON of the figures; the plot stands beside it.")
-    ] = ROOT / "docs" / "results" / "scaling.json",
+    ] = CHECKOUT / "docs" / "results" / "scaling.json",
     build: Build = Path("build"),
 ) -> None:
     """Measures cycles and area of a streaming tagger against particles and lanes."""
@@ -389,7 +395,7 @@ def results(
     study: Annotated[
         Path,
         typer.Option(help="YAML of the rows; results beside it, tables in <folder>.md."),
-    ] = ROOT / "docs" / "results" / "ablations.yaml",
+    ] = CHECKOUT / "docs" / "results" / "ablations.yaml",
     render: Annotated[bool, typer.Option(help="Train nothing, renew tables and plots.")] = False,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Trainings at a time, a core each; all cores if none.")
@@ -425,7 +431,9 @@ def report(
     budget: Annotated[
         str, typer.Option(help="A budget of synth/budgets, or a path to your own.")
     ] = "cms_l1t_jet",
-    strict: Annotated[bool, typer.Option(help="Over budget is exit status 1.")] = False,
+    strict: Annotated[
+        bool, typer.Option(help="Any limit that is not proven to be kept is exit status 1.")
+    ] = False,
     build: Build = Path("build"),
 ) -> None:
     """Reads vendor reports, judges the best figures against a budget, renews the page."""
@@ -438,8 +446,10 @@ def report(
         raise typer.BadParameter("give a model, or --from DIR")
     scan = None if from_ is None else scan_reports(from_)
     records = [] if scan is None else scan.records
+    for warning in [] if scan is None else scan.warnings:
+        _warn(warning)
     for problem in [] if scan is None else scan.problems:
-        errors.print(f"salt-hls: {problem}", markup=False, highlight=False, soft_wrap=True)
+        _say(errors, f"salt-hls: {problem}")
     limits = load_budget(budget)
     if model is None:
         result = Report(model=str(from_), synthesis=records)
@@ -457,8 +467,11 @@ def report(
 
 
 def _print_synthesis(report: Any) -> None:
+    from salt_hls.reports.budget import best_figures, conditions
+
     columns = ("LUT", "FF", "DSP", "BRAM18", "cycles", "ns", "II")
-    table = Table("source", "stage", *columns, title=report.model)
+    figures = (Column(name, no_wrap=True) for name in columns)
+    table = Table(*_folding("source", "stage"), *figures, title=report.model)
     for r in report.synthesis:
         values = (r.lut, r.ff, r.dsp, r.bram18, r.latency_cycles, r.latency_ns, r.ii_cycles)
         table.add_row(r.source, r.stage, *(_figure(value) for value in values))
@@ -467,13 +480,36 @@ def _print_synthesis(report: Any) -> None:
         console.print("budget: no figures to judge; `make rtl` or `make synth` gives them")
         return
     verdict = report.budget
-    table = Table("", "limit", "value", "", "source", title=f"budget {verdict.name}")
+    headers = _folding("", "limit", "value", "", "source")
+    table = Table(*headers, title=f"budget {verdict.name}")
     for check in verdict.checks:
-        mark = "[green]pass[/]" if check.passed else "[red]fail[/]"
+        mark = f"[{COLOURS[check.verdict]}]{check.verdict}[/]"
+        mark += ", estimate" if check.estimated else ""
         table.add_row(
             check.name, _figure(check.limit), _figure(check.value), mark, check.source or ""
         )
     console.print(table)
+    for check in verdict.checks:
+        if check.note:
+            _say(console, f"{check.name}: {check.note}")
+    _say(console, f"figures {conditions(best_figures(report))}")
+
+
+def _folding(*headers: str) -> list[Column]:
+    """Columns whose text goes on in the next line where the terminal is narrow."""
+    return [Column(header, overflow="fold") for header in headers]
+
+
+COLOURS = {"pass": "green", "fail": "red", "unproven": "yellow"}
+
+
+def _say(where: Console, text: str) -> None:
+    """A line as it is: names and paths are no markup."""
+    where.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _warn(text: str) -> None:
+    _say(errors, f"salt-hls: warning: {text}")
 
 
 def _figure(value: Any) -> str:
@@ -506,15 +542,17 @@ def _print_report(report: Any) -> None:
     console.print(table)
 
 
-def _warn(text: str) -> None:
-    errors.print(f"salt-hls: warning: {text}", markup=False, highlight=False, soft_wrap=True)
-
-
 class _Warnings(logging.Handler):
     """Prints what the program logs for its user."""
 
     def emit(self, record: logging.LogRecord) -> None:
         _warn(record.getMessage())
+
+
+INTERRUPTED = "interrupted; nothing half-written is left, long work continues next time"
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+GRACE_S = 10.0
+"""An interrupted run that has not ended by itself after so long is ended."""
 
 
 class _Interrupted(BaseException):
@@ -528,12 +566,30 @@ class _Interrupted(BaseException):
 
 
 def _interrupted(*_: object) -> None:
-    _Interrupted.received = True
-    raise _Interrupted("interrupted; nothing half-written is left, long work continues next time")
+    """Handles the first signal; while the run ends, more of them change nothing."""
+    if not _Interrupted.received:
+        _Interrupted.received = True
+        sys.unraisablehook = lambda _: None  # where it is dropped, in a `__del__`, nobody is told
+        raise _Interrupted
+
+
+def _tell_and_end(signals: int, told: threading.Event) -> None:
+    """A thread: says at once that a signal came, even while the main thread is in a C function."""
+    os.read(signals, 1)
+    with suppress(OSError):  # the terminal may be gone
+        _say(errors, f"salt-hls: {INTERRUPTED}")
+    told.set()
+    time.sleep(GRACE_S)
+    with suppress(OSError):
+        errors.show_cursor()
+    os._exit(1)  # what still runs is killed by the watcher of `processes`
 
 
 def main() -> None:
-    """Entry point: a `UserError`, or a disk that fails, becomes its line and exit status 1."""
+    """Entry point: a `UserError`, or a disk that fails, becomes its line and exit status 1.
+
+    So does a signal to end (Ctrl-C, a closed terminal): its line comes at once.
+    """
     if not (3, 10) <= sys.version_info[:2] <= (3, 11):
         found = ".".join(str(n) for n in sys.version_info[:2])
         errors.print(f"salt-hls: needs Python 3.10 or 3.11 (TensorFlow 2.14), found {found}")
@@ -544,17 +600,34 @@ def main() -> None:
     ours = logging.getLogger("salt_hls")
     ours.addHandler(_Warnings())
     ours.propagate = False  # libraries print what reaches the root
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupted)
+    errors.file = sys.stderr  # while hls4ml converts, what it prints is held back
+    signals, wakeup = os.pipe()
+    os.set_blocking(wakeup, False)
+    signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+    told = threading.Event()
+    threading.Thread(target=_tell_and_end, args=(signals, told), daemon=True).start()
+    for number in SIGNALS:
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup
+            signal.signal(number, _interrupted)
     try:
         app()
-    except (UserError, _Interrupted) as error:
-        fault = str(error)
-    except OSError as error:
-        if error.errno not in DISK:
+    except BaseException as error:
+        if _Interrupted.received:
+            for number in SIGNALS:  # where Python ends, our handler is no more
+                signal.signal(number, signal.SIG_IGN)
+            told.wait(GRACE_S)
+            raise SystemExit(1) from None
+        fault = _fault(error)
+        if fault is None:
             raise
-        fault = str(disk_error(error.filename or "a file", error))
-    else:
-        return
-    errors.print(f"salt-hls: {fault}", markup=False, highlight=False, soft_wrap=True)
-    raise SystemExit(1)
+        _say(errors, f"salt-hls: {fault}")
+        raise SystemExit(1) from None
+
+
+def _fault(error: BaseException) -> str | None:
+    """The line about an error that is the user's to mend."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in DISK:
+        return str(disk_error(error.filename or "a file", error))
+    return None

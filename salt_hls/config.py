@@ -22,9 +22,9 @@ from pydantic import (
 
 from salt_hls.errors import UserError
 from salt_hls.fixed import FLOAT32_BITS, FixedType, check_table
+from salt_hls.paths import KERAS_MODELS
 
-ROOT = Path(__file__).resolve().parents[1]
-MODELS = ROOT / "keras_models"
+MODELS = KERAS_MODELS
 
 Order = Literal["kt", "pt", "delta_r", "lund", "shuffled", "given"]
 
@@ -282,7 +282,8 @@ class ModelConfig(Strict):
         if self.attention == "full" and self.filter_heights:
             raise ValueError("filter_heights: full attention has no convolution; give []")
         if self.types is not None and not self.filter_heights:
-            _table_type(self.types.attention.logits, "types.attention.logits")
+            logits = self.types.attention.logits
+            _table_type(logits, f"types.attention.logits: {logits}")
         if self.share_projections and (self.keys != self.values or not self.project_first):
             raise ValueError(
                 "share_projections: needs project_first: true and the same mode for keys and values"

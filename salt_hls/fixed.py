@@ -203,7 +203,7 @@ def check_table(argument: FixedType, name: str) -> None:
     if argument.width > MAX_TABLE_BITS:
         raise UserError(
             f"{name}: its table would have 2^{argument.width} entries; "
-            f"give it at most {MAX_TABLE_BITS} bits, got {argument}"
+            f"give it at most {MAX_TABLE_BITS} bits"
         )
 
 

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
-from qkeras import QDense
+from qkeras import QActivation, QDense, get_quantizer
 
 from salt_hls.config import Feature, Inputs, ModelConfig, Types
 from salt_hls.errors import UserError
-from salt_hls.files import replacing
 from salt_hls.fixed import FixedType
+from salt_hls.layers import KERAS_CLASSES
 from salt_hls.layers.conv_attention.arithmetic import padding, scale_shift
 from salt_hls.layers.conv_attention.keras import ConvAttention
 from salt_hls.layers.dynamic_tanh.keras import DynamicTanh
@@ -24,6 +24,7 @@ from salt_hls.layers.partitioned_projection.arithmetic import Mode
 from salt_hls.layers.partitioned_projection.keras import PartitionedProjection
 from salt_hls.layers.types import qkeras_text
 from salt_hls.saved_model import check_no_code
+from salt_hls.weights import require_finite
 
 Add = tf.keras.layers.Add
 
@@ -179,39 +180,12 @@ def quantizer_of(layer: tf.keras.layers.Layer, weight: str) -> Any:
     return quantizer or getattr(layer, f"{weight}_quantizer", None)
 
 
-def load_weights(model: tf.keras.Model, path: Path) -> None:
-    """Loads an HDF5 weight file, checking shapes and finiteness.
+class _LoadableQActivation(QActivation):  # type: ignore[misc]
+    """QKeras' own does not read the quantizer in the configuration that it writes."""
 
-    Raises `UserError` naming the file and what does not fit.
-    """
-    try:
-        model.load_weights(path)
-    except (OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise UserError(f"{path}: these weights do not fit the model's YAML ({reason})") from None
-    _check_finite(model, path)
-
-
-def save_weights(model: tf.keras.Model, path: Path) -> None:
-    """Writes an HDF5 weight file, whole or not at all (`files.replacing`)."""
-    from keras.src.saving.saving_lib import H5IOStore, _save_state  # type: ignore[import-untyped]
-
-    # As `Model.save_weights`, but in memory first: HDF5 itself does not survive a full disk.
-    memory = _Memory()
-    store = H5IOStore(path.name, memory, "w")
-    _save_state(model, store, None, "", set())
-    store.close()
-    with replacing(path) as partial:
-        partial.write_bytes(memory.content)
-
-
-class _Memory:
-    """As much of an archive of files as `H5IOStore` writes to."""
-
-    content = b""
-
-    def writestr(self, _: str, content: bytes) -> None:
-        self.content = content
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> QActivation:
+        return QActivation(**{**config, "activation": get_quantizer(config["activation"])})
 
 
 def load_keras_model(path: Path) -> tf.keras.Model:
@@ -222,9 +196,14 @@ def load_keras_model(path: Path) -> tf.keras.Model:
     """
     from qkeras.utils import _add_supported_quantized_objects
 
-    check_no_code(path)
+    layers = check_no_code(path)
     objects: dict[str, Any] = {}
     _add_supported_quantized_objects(objects)
+    objects["QActivation"] = _LoadableQActivation
+    known = {*dir(tf.keras.layers), *dir(tf.keras), *objects, *KERAS_CLASSES, "Functional"}
+    for name, kind in layers.items():
+        if kind not in known:
+            raise UserError(f"{path}: layer {name}: {kind} is no layer of Keras, QKeras or SAL-T")
     try:
         model = tf.keras.models.load_model(path, custom_objects=objects, compile=False)
     except UserError:
@@ -241,14 +220,8 @@ def load_keras_model(path: Path) -> tf.keras.Model:
             f"{path}: the model needs one input (particles, features) or (features,) of numbers, "
             f"got {got}"
         )
-    _check_finite(model, path)
+    require_finite(model, path)
     return model
-
-
-def _check_finite(model: tf.keras.Model, path: Path) -> None:
-    for weight in model.weights:
-        if not np.all(np.isfinite(weight.numpy())):
-            raise UserError(f"{path}: weight {weight.name} holds NaN or infinity; retrain it")
 
 
 def import_sal_t4hep(

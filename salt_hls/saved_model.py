@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +29,16 @@ OPERATIONS = (
 """Keras' layers around any function of TensorFlow, called by name."""
 
 
-def check_no_code(path: Path) -> None:
-    """Raises `UserError` when loading the model at `path` would run code that is in the file.
+def check_no_code(path: Path) -> dict[str, str]:
+    """The classes of a saved model's layers by their names, models inside it included.
 
-    Also for a file without a configuration that can be read: Keras is not given a file that was
-    not looked at.
+    Raises `UserError` when loading the model would run code, and for a file without a
+    configuration that can be read: Keras is not given a file that was not looked at.
     """
     try:
-        _check(_configuration(path), path.stem)
+        config = _configuration(path)
+        _check(config, path.stem)
+        return dict(_layers(config))
     except UserError as error:
         raise UserError(f"{path}: {' '.join(str(error).split())}") from None
     except Exception as error:  # whatever a damaged file provokes
@@ -63,6 +66,11 @@ def _check(node: Any, layer: str) -> None:
         config = node.get("config")
         if isinstance(config, dict) and isinstance(config.get("name"), str):
             layer = config["name"]
+        if isinstance(config, dict) and isinstance(config.get("alpha"), dict):
+            # An array, which QKeras writes but cannot read.
+            raise UserError(
+                f"layer {layer}: quantizer {_class(node)} scales each channel; give alpha=1"
+            )
         if code := _code(node):
             raise UserError(
                 f"layer {layer}: {code}, which is not run; build the model of Keras, QKeras and "
@@ -73,9 +81,20 @@ def _check(node: Any, layer: str) -> None:
             _check(child, layer)
 
 
+def _layers(node: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    for layer in node["config"].get("layers", ()):
+        yield layer["config"]["name"], _class(layer)
+        yield from _layers(layer)
+
+
+def _class(node: dict[str, Any]) -> str:
+    """The name of a class without its module or package."""
+    return re.split(r"[.>]", str(node.get("class_name", "")))[-1]
+
+
 def _code(node: dict[str, Any]) -> str | None:
     """What an object in a configuration would run, in words; `None` for plain data and classes."""
-    kind = re.split(r"[.>]", str(node.get("class_name", "")))[-1]
+    kind = _class(node)
     if kind in LAMBDAS or any(k.endswith("_type") and v == "lambda" for k, v in node.items()):
         return "a Lambda holds Python code"
     if kind in OPERATIONS:

@@ -19,7 +19,6 @@ from salt_hls.jets.kinematics import relative_to_axis, wrap
 from salt_hls.jets.ordering import prepare
 from salt_hls.jets.readers import load_data, modelnet, top_tagging
 from salt_hls.jets.readers.modelnet import morton, point_cloud
-from salt_hls.training.run import train_model
 
 JETS, M = 100, 12
 Make = Callable[..., Path]
@@ -196,6 +195,19 @@ def test_a_split_is_cut_alike_every_time(tmp_path: Path) -> None:
     assert [len(s) for s in parts[0]] == [80, 10, 10] and len(np.unique(together)) == JETS
 
 
+@pytest.mark.parametrize("rare", [3, 20, 33])
+def test_a_cut_has_every_class(rare: int, tmp_path: Path) -> None:
+    truth = Truth(classes=2)
+    truth.labels = (np.arange(JETS) < rare).astype(int)
+    write_quark_gluon(tmp_path / "QG_jets.npz", truth)
+    data = load_data(tmp_path / "QG_jets.npz", 4)
+    counts = [int(s.labels.sum()) for s in (data.validation, data.test, data.train)]
+    tenth = max(1, round(0.1 * rare))
+    assert counts == [tenth, tenth, rare - 2 * tenth]
+    together = np.concatenate([s.constituents[:, 0, 0] for s in (data.train, data.validation)])
+    assert len(np.unique(np.append(together, data.test.constituents[:, 0, 0]))) == JETS
+
+
 def test_the_pickle_of_a_table_is_not_executed(tmp_path: Path) -> None:
     path = tmp_path / "train.h5"
     write_top(path, Truth(classes=2))
@@ -260,6 +272,70 @@ def test_points_are_uniform_by_area_and_stay_in_order(tmp_path: Path) -> None:
     np.testing.assert_allclose(inputs, cloud[:, :16], atol=0.01)
 
 
+def test_meshes_by_hand(tmp_path: Path) -> None:
+    """Polygons become fans; comments, blank lines and bytes that are no text may stand around."""
+    path = tmp_path / "a.off"
+    corners = "0 0 0\n1 0 0\n1 1 0\n0 1 0\n0.5 2 0\n"
+    path.write_bytes(
+        b"\n  OFF # caf\xc3\xa9\n5 3 0\n"
+        + corners.encode()
+        + b"4 0 1 2 3\n3 3 2 4 # \xff\n5 4 0 1 2 3"
+    )
+    vertices, triangles = modelnet.read_off(path)
+    assert vertices.tolist() == [[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0], [0.5, 2, 0]]
+    fans = [[0, 1, 2], [0, 2, 3], [3, 2, 4], [4, 0, 1], [4, 1, 2], [4, 2, 3]]
+    assert triangles.tolist() == fans and triangles.dtype == np.int64
+    path.write_text(f"OFF5 2 0\n{corners}3 0 1 2\n3 2 3 4\n")
+    assert modelnet.read_off(path)[1].tolist() == [[0, 1, 2], [2, 3, 4]]
+    # As many numbers as two triangles have, but a square and a line without an area.
+    path.write_text(f"OFF 5 2 0\n{corners}4 0 1 2 3\n2 0 1\n")
+    assert modelnet.read_off(path)[1].tolist() == [[0, 1, 2], [0, 2, 3]]
+    path.write_text(f"OFF 5 1 0\n{corners}3 1 2 5\n")
+    with pytest.raises(UserError, match="vertices it does not have"):
+        modelnet.read_off(path)
+    path.write_text("SOLID binary mesh")
+    with pytest.raises(UserError) as error:
+        modelnet.read_off(path)
+    assert str(error.value) == f"{path}: no OFF mesh: it starts with 'SOLID binary'"
+
+
+def test_places_along_the_morton_curve() -> None:
+    """The bits of x, y, z of 1,024 cells an axis, x the lowest."""
+    cell = 2 / 1024
+    points = -1 + cell * (np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [3, 0, 2]]) + 0.5)
+    assert morton(points).tolist() == [0, 1, 2, 4, 0b101001]
+    assert morton(np.array([[1.0, 1, 1], [-1, -1, -1], [0, 0, 0]])).tolist() == [
+        2**30 - 1, 0, 0b111 << 27,
+    ]  # fmt: skip
+    # What rounding leaves beyond the cube is in its last cells.
+    beyond = np.array([[1.01, -1.01, 0.0], [1, -1, 0]])
+    assert len(set(morton(beyond).tolist())) == 1
+
+
+def test_points_lie_on_the_triangles_far_from_the_origin() -> None:
+    corners = np.array([[5, 5, 5], [6, 5, 5], [5, 7, 5]], float)
+    points = point_cloud(corners, np.array([[0, 1, 2]]), 3000, seed=3)
+    assert np.abs(points[:, 2]).max() < 1e-12
+    x, y = points[:, 0] - points[:, 0].min(), points[:, 1] - points[:, 1].min()
+    scale = np.ptp(y) / 2
+    inside = x / scale + y / (2 * scale)
+    assert inside.max() < 1.03 and x.min() == 0
+    # Uniform: a quarter of the area is above the middle of the height.
+    assert abs(np.mean(y > scale) - 0.25) < 0.03
+    small = point_cloud(corners * 1e-3, np.array([[0, 1, 2]]), 50, seed=3)  # below an area of 1
+    assert np.linalg.norm(small, axis=1).max() == pytest.approx(1)
+
+
+def test_a_mesh_outside_of_its_folders(tmp_path: Path) -> None:
+    write_off(tmp_path / "a.off", (1, 1, 1))
+    with pytest.raises(UserError) as error:
+        next(modelnet.slices(Path("/a.off"), 4))
+    assert str(error.value) == "/a.off: expected <class>/<train or test>/<name>.off"
+    write_off(tmp_path / "bed" / "train" / "a.off", (1, 1, 1))
+    (jets,) = modelnet.slices(tmp_path / "bed" / "train" / "a.off", 4)
+    assert jets.constituents.dtype == jets.jets.dtype == np.float32 and len(jets.jets) == 1
+
+
 @pytest.mark.parametrize(
     ("text", "what"),
     [("PLY\n", "no OFF mesh"), ("OFF 4 1 0\n0 0 0", "damaged"), ("OFF\nx y z", "damaged"),
@@ -301,24 +377,19 @@ def test_classes_of_data_and_model(classes: int, fits: bool, tmp_path: Path) -> 
             data.require_fit(config.inputs, config.classes, Path("mine.yaml"))
 
 
-def test_training_on_other_classes(small_model: Make, tmp_path: Path) -> None:
-    phase = [{"batch": 20, "epochs": 1, "patience": 1, "learning_rate": 0.01}]
-    training = {"float_phases": phase, "quantized_phases": phase}
-    path = small_model(weights=False, classes=1, training=training)
-    write_quark_gluon(tmp_path / "QG_jets.npz", Truth(classes=2))
-    notes: list[str] = []
-    result = train_model(
-        str(path), tmp_path / "QG_jets.npz", tmp_path / "state", lambda step: None, notes.append
-    )
-    assert list(result.quantized.auc) == ["g", "q", "mean"] and result.quantized.events == 10
-    assert len(notes) == 2 and not list(path.parent.glob(".*"))
-
-
 def test_points_need_a_model_of_points(tmp_path: Path) -> None:
     write_modelnet(tmp_path / "m")
     data = load_data(tmp_path / "m", 4)
-    with pytest.raises(UserError, match="order: given"):
-        data.require_fit(yaml_with({}, tmp_path).inputs, 2, Path("mine.yaml"))
+    points = {"x": LINEAR, "y": LINEAR, "z": LINEAR, "order": "given"}
+    data.require_fit(yaml_with(points, tmp_path).inputs, 2, Path("mine.yaml"))
+    for change in ({"order": "pt"}, {"y": {**LINEAR, "curve": "log2"}}):
+        with pytest.raises(UserError) as error:
+            data.require_fit(yaml_with({**points, **change}, tmp_path).inputs, 2, Path("a.yaml"))
+        curves = "linear, log2, linear" if "y" in change else "linear, linear, linear"
+        assert str(error.value) == (
+            "a.yaml: inputs: point clouds need order: given and curve: linear, got order: "
+            f"{change.get('order', 'given')} and {curves}"
+        )
 
 
 # What is wrong with files
@@ -419,6 +490,44 @@ def test_what_can_be_mended_is_mended_and_told(fault: str, tmp_path: Path) -> No
     np.testing.assert_allclose(
         data.train.constituents, sound.train.constituents, rtol=1e-5, atol=1e-5
     )
+
+
+@pytest.mark.parametrize("dtype", ["f8", "f4"])
+@pytest.mark.parametrize("lowest", [0, -np.pi])
+def test_azimuths_may_be_kept_near_their_jet(lowest: float, dtype: str, tmp_path: Path) -> None:
+    """As in the public quark/gluon files: phi within pi of the jet's, below 0 and beyond 2 pi."""
+    truth = Truth(classes=2)
+    truth.offset *= 4  # well across the seam
+    plain, kept = tmp_path / "a.npz", tmp_path / "b.npz"
+    write_quark_gluon(plain, truth)
+    with np.load(plain) as content:
+        x, y = content["X"], content["y"]
+    axis = (truth.axis[:, None, 1] - lowest) % (2 * np.pi) + lowest
+    phi = ((axis + truth.offset[..., 1]) * (truth.pt > 0))[:, ::-1]
+    assert phi.min() < lowest and phi.max() > lowest + 2 * np.pi
+    x[..., 2] = np.where(x[..., 0] > 0, phi, 50)  # padding has no angle
+    np.savez(kept, X=x.astype(dtype), y=y)
+    one, other = (load_data(path, 8).train.constituents for path in (plain, kept))
+    np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+    x[0, -1, 2] = 3.01 * np.pi
+    np.savez(kept, X=x, y=y)
+    with pytest.raises(UserError, match="phi reaches 9.45.*; it must be in radians"):
+        load_data(kept, 8)
+
+
+def test_differences_of_azimuths_are_wrapped(tmp_path: Path) -> None:
+    """phi in [0, 2 pi) less that of a jet in [-pi, pi): up to 3 pi, whatever the format."""
+    truth, sound = Truth(), Truth()
+    turns = np.where(np.arange(JETS)[:, None] % 2, 2 * np.pi, -2 * np.pi) * (truth.pt > 0)
+    truth.offset[..., 1] += turns
+    for write in (write_generated, write_lhc):
+        write(tmp_path / "a.h5", truth)
+        write(tmp_path / "b.h5", sound)
+        turned, straight = (load_data(tmp_path / name, 8) for name in ("a.h5", "b.h5"))
+        assert "are outside of [-pi, pi): wrapped" in turned.notes[0]
+        np.testing.assert_allclose(
+            turned.train.constituents, straight.train.constituents, rtol=1e-5, atol=1e-5
+        )
 
 
 def test_padding_has_no_angles(tmp_path: Path) -> None:

@@ -55,7 +55,23 @@ def cli(*arguments: object, **environment: str) -> subprocess.CompletedProcess[s
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    """Content of all files but locks, which are empty and stay."""
+    return {
+        str(p.relative_to(folder)): p.read_bytes()
+        for p in folder.rglob("*")
+        if p.is_file() and not (p.name.endswith(".lock") and p.stat().st_size == 0)
+    }
+
+
+GOOD = {"manifest.json": b'{"key": "", "firmware": {}}', "report.json": b"good"}
+
+
+def good_build(folder: Path) -> dict[str, bytes]:
+    """What passes for a build; returns its files by their paths in the folder of the builds."""
+    folder.mkdir(parents=True)
+    for name, content in GOOD.items():
+        (folder / name).write_bytes(content)
+    return {f"{folder.name}/{name}": content for name, content in GOOD.items()}
 
 
 def test_both_backends_are_exact_and_reproducible(small_model: Make, tmp_path: Path) -> None:
@@ -235,7 +251,7 @@ def broken_inputs(kind: str, make: Make, tmp_path: Path) -> tuple[Path, str]:
     if kind == "weights file damaged":
         path = make()
         path.with_name("small.weights.h5").write_bytes(b"no")
-        return path, "weights do not fit"
+        return path, "not an HDF5 file"
     if kind == "no weights":
         return make(weights=False), "no trained weights"
     if kind == "NaN weight":
@@ -244,7 +260,7 @@ def broken_inputs(kind: str, make: Make, tmp_path: Path) -> tuple[Path, str]:
         return path, "NaN"
     if kind == "sums beyond float32":
         types = yaml.safe_load(make().read_text())["types"]
-        types.update(feed_forward="ap_ufixed<20,4>", tanh2_input="ap_fixed<20,4>")
+        types.update(feed_forward="ap_ufixed<20,4>")
         return make(types=types), "24"
     if kind == "softmax without room":
         types = yaml.safe_load(make().read_text())["types"]
@@ -280,13 +296,11 @@ def broken_inputs(kind: str, make: Make, tmp_path: Path) -> tuple[Path, str]:
 )
 def test_bad_models(kind: str, small_model: Make, tmp_path: Path) -> None:
     path, says = broken_inputs(kind, small_model, tmp_path)
-    good = tmp_path / "build" / path.stem / "report.json"
-    good.parent.mkdir(parents=True)
-    good.write_text("good")
+    good = good_build(tmp_path / "build" / path.stem)
     with pytest.raises(UserError) as error:
         build_firmware(str(path), "Vitis", tmp_path / "build", BUDGET, 1, quiet)
     assert says in str(error.value) and "\n" not in str(error.value)
-    assert files(tmp_path / "build") == {f"{path.stem}/report.json": b"good"}
+    assert files(tmp_path / "build") == good
 
 
 def test_saved_keras_model(small_model: Make, tmp_path: Path) -> None:
@@ -316,14 +330,14 @@ def test_a_full_disk_is_one_line(small_model: Make, tmp_path: Path, full_disk: A
         trained = cli("train", path, "--data", tmp_path / "data", "--build", build)
         built = cli("firmware", path, "--build", build)
     fails_with(trained, "float/state-1-0.npz: cannot be written (File too large)")
-    fails_with(built, "File too large; free space on the disk")
+    fails_with(built, f"{build / 'small'}: cannot be written (File too large); free space")
     assert not files(build)
 
 
 def test_unwritable_build_folder(small_model: Make, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     result = cli("firmware", small_model(), "--build", tmp_path / "file" / "build")
-    fails_with(result, "cannot write the build")
+    fails_with(result, f"{tmp_path / 'file' / 'build'}: cannot be written (Not a directory)")
     result = cli("diagnose", small_model(), "--build", tmp_path / "file")
     fails_with(result, "file")
 
@@ -332,18 +346,30 @@ def test_leftovers_of_a_killed_run_are_removed(small_model: Make, tmp_path: Path
     stale = tmp_path / "build" / ".small.99999999.tmp"
     stale.mkdir(parents=True)
     (stale / "half").write_text("")
-    (tmp_path / "build" / "small").mkdir()
-    (tmp_path / "build" / "small" / "half").write_text("")
+    other = tmp_path / "build" / ".small.seed2.0000abcd.tmp"  # of a model called small.seed2
+    other.mkdir()
     build_firmware(str(small_model()), "Vitis", tmp_path / "build", BUDGET, 1, quiet)
-    assert sorted(p.name for p in (tmp_path / "build").iterdir()) == ["small"]
-    assert not (tmp_path / "build" / "small" / "half").exists()
+    left = {p.name for p in (tmp_path / "build").iterdir() if not p.name.endswith(".lock")}
+    assert left == {"small", other.name}
+
+
+def test_a_killed_compiler_leaves_its_log_and_the_good_build(
+    small_model: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiler, build = tmp_path / "bin/g++", tmp_path / "build"
+    compiler.parent.mkdir()
+    compiler.write_text("#!/bin/sh\necho compiling; kill -9 $$\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{compiler.parent}:{os.environ['PATH']}")
+    log = build / "small.compile.log"
+    with pytest.raises(UserError, match=f"g\\+\\+ was killed .signal 9.*; see {log}"):
+        build_firmware(str(small_model()), "Vitis", build, BUDGET, 1, quiet)
+    assert files(build) == {"small.compile.log": b"compiling\n"}
 
 
 @pytest.mark.parametrize("kill", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted(kill: signal.Signals, small_model: Make, tmp_path: Path) -> None:
-    good = tmp_path / "build" / "small" / "report.json"
-    good.parent.mkdir(parents=True)
-    good.write_text("good")
+    good = good_build(tmp_path / "build" / "small")
     process = subprocess.Popen(
         [
             Path(sys.executable).with_name("salt-hls"),
@@ -362,7 +388,7 @@ def test_interrupted(kill: signal.Signals, small_model: Make, tmp_path: Path) ->
     process.send_signal(kill)
     _, stderr = process.communicate(timeout=60)
     fails_with(subprocess.CompletedProcess([], process.returncode, "", stderr), "interrupted")
-    assert files(tmp_path / "build") == {"small/report.json": b"good"}
+    assert files(tmp_path / "build") == good
 
 
 def test_an_interrupt_dropped_by_other_code_stops_the_next_step(

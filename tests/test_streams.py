@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from salt_hls.firmware import csim as csim_module
 from salt_hls.firmware.build import build_firmware
 from salt_hls.firmware.compare import adversarial_inputs, first_difference, keras_layers
 from salt_hls.firmware.convert import tensors, write_project
-from salt_hls.firmware.csim import compile_csim, csim_pool, run_csim
+from salt_hls.firmware.csim import compile_csim, run_csim
 from salt_hls.firmware.replay import replay
 from salt_hls.firmware.streams import (
     LEAST,
@@ -35,6 +35,7 @@ from salt_hls.firmware.streams import (
 )
 from salt_hls.fixed import FixedType
 from salt_hls.layers.schedule import Process
+from salt_hls.processes import process_pool
 from salt_hls.reports.budget import load_budget
 
 RESIDUAL, QUERIES = "embed_relu_cpy4", "block1_query_fixed"
@@ -130,23 +131,143 @@ def test_the_same_model_gives_the_same_bytes(tmp_path: Path) -> None:
     assert not any(str(tmp_path).encode() in content for content in written[0].values())
 
 
-@settings(
+def least(depths: Mapping[str, int]) -> dict[str, int]:
+    return {channel: max(depth, LEAST) for channel, depth in depths.items()}
+
+
+REPEATABLE = settings(
     deadline=None, derandomize=True, database=None, max_examples=40,
     suppress_health_check=list(HealthCheck),
 )  # fmt: skip
+LONG = 200
+"""Clocks of a pipeline that holds several jets of every network here."""
+
+
+def draw_outside(data: st.DataObject) -> Callable[[int], bool]:
+    clocks = data.draw(st.lists(st.booleans(), min_size=1, max_size=30))
+    return lambda clock: [*clocks, True][clock % (len(clocks) + 1)]
+
+
+def draw_stages(data: st.DataObject, network: Network) -> dict[str, int]:
+    clocks = st.one_of(st.integers(1, 15), st.sampled_from((1, schedule(network).interval, LONG)))
+    return {name: data.draw(clocks) for name in network.processes}
+
+
+@REPEATABLE
 @given(st.data())
 def test_never_stuck(small: Network, data: st.DataObject) -> None:
-    """Whatever the pipelines are and the outside does."""
-    depths = {c: max(d, LEAST) for c, d in sufficient_depths(small).items()}
-    stages = {name: data.draw(st.integers(1, STAGES)) for name in small.processes}
+    """Whatever the pipelines are and the outside does, however short those that are expected."""
+    depths = least(sufficient_depths(small, data.draw(st.sampled_from((1, STAGES)))))
+    stages = draw_stages(data, small)
     control = data.draw(st.sampled_from(("stall", "flush")))
-
-    def pattern() -> Callable[[int], bool]:
-        clocks = data.draw(st.lists(st.booleans(), min_size=1, max_size=30))
-        return lambda clock: [*clocks, True][clock % (len(clocks) + 1)]
-
-    played = simulate(small, depths, 3, stages, control, pattern(), pattern())
+    played = simulate(small, depths, 3, stages, control, draw_outside(data), draw_outside(data))
     assert not played.stuck and len(played.finished) == 3
+
+
+@st.composite
+def networks(draw: st.DrawFn) -> Network:
+    """Processes that read and write at any steps, joined in any way that has no loop."""
+    open_: dict[str, int] = {}
+
+    def steps_of(count: int, steps: int) -> list[int]:
+        return sorted(draw(st.permutations(range(steps)))[:count])
+
+    def written(steps: int, channels: int) -> dict[str, list[int]]:
+        writes = {}
+        for _ in range(channels):
+            count = draw(st.sampled_from((1, steps, steps, draw(st.integers(1, steps)))))
+            writes[f"c{len(processes)}.{len(writes)}"] = steps_of(count, steps)
+        open_.update({channel: len(when) for channel, when in writes.items()})
+        return writes
+
+    processes: dict[str, Process] = {}
+    steps = draw(st.integers(2, 9))
+    processes["source"] = Process("", steps, {}, written(steps, draw(st.integers(2, 3))))
+    for i in range(draw(st.integers(2, 6))):
+        count = min(draw(st.sampled_from((1, 1, 2, 2, 3))), len(open_))
+        read = draw(st.permutations(sorted(open_)))[:count]
+        most = max(open_[channel] for channel in read)
+        steps = most + draw(st.sampled_from((0, 0, 1, 3)))
+        reads = {channel: steps_of(open_.pop(channel), steps) for channel in read}
+        writes = written(steps, draw(st.sampled_from((1, 1, 2))))
+        processes[f"process{i}"] = Process("", steps, reads, writes)
+    for channel, count in open_.items():
+        processes[f"sink of {channel}"] = Process("", count, {channel: range(count)}, {})
+    return Network(processes)
+
+
+@settings(REPEATABLE, max_examples=150)
+@given(networks(), st.data())
+def test_no_network_gets_stuck(network: Network, data: st.DataObject) -> None:
+    """Depths that expect pipelines of one stage are enough for those of any length."""
+    depths = sufficient_depths(network, 1)
+    stages = draw_stages(data, network)
+    control = data.draw(st.sampled_from(("stall", "stall", "flush")))
+    played = simulate(network, depths, 3, stages, control, draw_outside(data), draw_outside(data))
+    assert not played.stuck and len(played.finished) == 3
+
+
+@settings(REPEATABLE, max_examples=100)
+@given(networks(), st.data())
+def test_depths_cover_every_schedule(network: Network, data: st.DataObject) -> None:
+    """Of all stages that are expected: at full rate no FIFO ever holds more."""
+    most = data.draw(st.integers(1, 12))
+    depths = sufficient_depths(network, most)
+    for _ in range(5):
+        stages = {n: data.draw(st.sampled_from((1, most))) for n in network.processes}
+        needed = schedule(network, stages).depths
+        assert {c: d for c, d in needed.items() if d > depths[c]} == {}
+
+
+@pytest.mark.parametrize(("lanes", "changes"), VARIANTS.values(), ids=VARIANTS.keys())
+def test_depths_cover_our_designs(lanes: int, changes: dict[str, Any], tmp_path: Path) -> None:
+    network = network_of(graph_of(tmp_path, lanes, **changes))
+    depths = sufficient_depths(network)
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        stages = dict(zip(network.processes, rng.choice([1, 5, STAGES], 99), strict=False))
+        needed = schedule(network, stages).depths
+        assert {c: d for c, d in needed.items() if d > depths[c]} == {}
+
+
+def bypass(tokens: int) -> Network:
+    """A branch with a process in it, beside a FIFO that holds the partners of its tokens."""
+    each = range(tokens)
+    return Network(
+        {
+            "source": Process("", tokens, {}, {"in": each}),
+            "fork": Process("", tokens, {"in": each}, {"to": each, "beside": each}),
+            "branch": Process("", tokens, {"to": each}, {"from": each}),
+            "join": Process("", tokens, {"from": each, "beside": each}, {"out": each}),
+            "sink": Process("", tokens, {"out": each}, {}),
+        }
+    )
+
+
+def test_a_bypass_holds_a_whole_jet() -> None:
+    """A loop that HLS makes gives nothing before its pipeline is full or the jet is over."""
+    network = bypass(150)
+    depths = least(sufficient_depths(network, 16))
+    assert depths == {"in": 2, "to": 2, "beside": 150, "from": 2, "out": 2}
+    for branch in (100, 150, 151, 1000):
+        stages = dict.fromkeys(network.processes, 1) | {"branch": branch}
+        assert len(simulate(network, depths, 3, stages, "stall").finished) == 3
+    tight = {**depths, "beside": 149}
+    stages = dict.fromkeys(network.processes, 1) | {"branch": 151}
+    assert "beside" in simulate(network, tight, 3, stages, "stall").stuck
+
+
+def test_the_attention_of_150_particles_does_not_get_stuck(tmp_path: Path) -> None:
+    """With depths for pipelines of 16 clocks alone, its 42 did."""
+    graph = graph_of(tmp_path, 1, particles=150)
+    network = network_of(graph)
+    depths = least(sufficient_depths(network, 16))
+    feed_forward = "block1_tanh1_cpy2"
+    assert depths[feed_forward] == 150
+    for stages in (42, 151, LONG):
+        assert len(simulate(network, depths, 2, stages, "stall").finished) == 2
+    before = {**depths, feed_forward: 50, "block1_attention/late": 59}
+    assert feed_forward in simulate(network, before, 2, 42, "stall").stuck
 
 
 def test_order_and_fill_of_a_small_network() -> None:
@@ -186,10 +307,12 @@ def test_large_jets_are_exact(
         csim_module, "COMPILE_FLAGS", ("-std=c++11", "-O0", "-fPIC", "-shared", "-w")
     )
     model, graph = built(tmp_path, lanes, **changes)
-    csim = compile_csim(write_project(graph), "small", tensors(graph), tmp_path / "csim")
+    csim = compile_csim(
+        write_project(graph), "small", tensors(graph), tmp_path / "csim", tmp_path / "log"
+    )
     features = (FixedType.parse("ap_ufixed<8,3>"), *(FixedType.parse("ap_fixed<9,4>"),) * 2)
     x = adversarial_inputs(changes["particles"], features)[:40]
-    with csim_pool(1) as pool:
+    with process_pool(1) as pool:
         simulated = run_csim(csim, x, pool, trace=True)
     golden = replay(graph, [x.astype(np.float64)])
     keras = keras_layers(model, x)

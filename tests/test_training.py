@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from test_data import Truth, write_quark_gluon
 
 from salt_hls.config import MODELS, ModelConfig, Phase, load_yaml
 from salt_hls.errors import UserError
@@ -17,9 +18,10 @@ from salt_hls.jets.dataset import CLASSES, JetSet
 from salt_hls.processes import cores
 from salt_hls.training import run
 from salt_hls.training import train as training
-from salt_hls.training.metrics import evaluate, scores
+from salt_hls.training.metrics import scores
 from salt_hls.training.run import Result, train_model
 from salt_hls.training.train import Progress, Samples, measure, train
+from salt_hls.weights import load_weights
 
 Make = Callable[..., Path]
 
@@ -123,7 +125,7 @@ def test_the_pull_keeps_weights_near_their_grid(
     monkeypatch.setattr(training, "_Step", spy)
     for pull in (0.0, training.PULL):
         model = training.build_model(config, quantized=True)
-        model.load_weights(MODELS / "salt_p4_n16.float.weights.h5")
+        load_weights(model, MODELS / "salt_p4_n16.float.weights.h5")
         grids = training.weight_grids(model)
         folder = tmp_path / str(pull)
         _fit(model, jets, folder, targets=targets, grids=grids, pull=pull)
@@ -177,20 +179,22 @@ def test_train_model_writes_weights_metrics_and_curves(
     path = small_model(weights=False, training=PHASES)
     for split in ("train", "validation", "test"):
         jets.write(tmp_path / f"{split}.h5")
-    result = train_model(str(path), tmp_path, tmp_path / "state", silent)
+    result = train_model(str(path), tmp_path, tmp_path / "build", silent)
     assert result.quantized.events == 600
     assert result.seconds is not None and 0 < result.seconds < 600 and result.cores == cores()
     written = {p.name for p in path.parent.iterdir()}
     assert {"small.weights.h5", "small.float.weights.h5", "small.metrics.json"} <= written
-    (curves,) = (tmp_path / "state" / "small").glob("*/curves.png")
+    (curves,) = (tmp_path / "build" / "train" / "small").glob("*/curves.png")
     assert curves.stat().st_size > 1000
-    again = train_model(str(path), tmp_path, tmp_path / "state", silent)
+    again = train_model(str(path), tmp_path, tmp_path / "build", silent)
     assert again == result
-    assert len(list((tmp_path / "state" / "small").iterdir())) == 1
+    assert len(list((tmp_path / "build" / "train" / "small").iterdir())) == 1
     jets[slice(0, 300)].write(tmp_path / "validation.h5")
-    train_model(str(path), tmp_path, tmp_path / "state", silent)
-    assert len(list((tmp_path / "state" / "small").iterdir())) == 2, "other jets, other training"
-    other = train_model(str(path), tmp_path, tmp_path / "state", silent, seed=7)
+    train_model(str(path), tmp_path, tmp_path / "build", silent)
+    assert len(list((tmp_path / "build" / "train" / "small").iterdir())) == 2, (
+        "other jets, other training"
+    )
+    other = train_model(str(path), tmp_path, tmp_path / "build", silent, seed=7)
     assert other.model == "small.seed7" and other.float_ != result.float_
     written = {p.name for p in path.parent.iterdir()} - written
     assert {
@@ -198,10 +202,23 @@ def test_train_model_writes_weights_metrics_and_curves(
     } == written
     answers = iter([np.eye(5)[jets.labels], np.eye(5)[jets.labels * 0]])
     monkeypatch.setattr(run, "predict", lambda model, inputs: next(answers))
-    known = train_model(str(path), tmp_path, tmp_path / "state", silent)
+    known = train_model(str(path), tmp_path, tmp_path / "build", silent)
     assert known.won == 0 and known.lost == np.sum(jets.labels != 0) > 400
     share = known.lost / 600
     assert known.loss == pytest.approx((share, (share * (1 - share) / 600) ** 0.5))
+
+
+def test_training_on_other_classes(small_model: Make, tmp_path: Path) -> None:
+    phase = [{"batch": 20, "epochs": 1, "patience": 1, "learning_rate": 0.01}]
+    training = {"float_phases": phase, "quantized_phases": phase}
+    path = small_model(weights=False, classes=1, training=training)
+    write_quark_gluon(tmp_path / "QG_jets.npz", Truth(classes=2))
+    notes: list[str] = []
+    result = train_model(
+        str(path), tmp_path / "QG_jets.npz", tmp_path / "build", silent, notes.append
+    )
+    assert list(result.quantized.auc) == ["g", "q", "mean"] and result.quantized.events == 10
+    assert len(notes) == 2 and not list(path.parent.glob(".*"))
 
 
 def test_training_needs_its_phases_and_jets(small_model: Make, tmp_path: Path) -> None:
@@ -222,17 +239,6 @@ def test_training_needs_its_phases_and_jets(small_model: Make, tmp_path: Path) -
     weights = path.with_name("small.weights.h5")
     with pytest.raises(UserError, match="small.weights.h5: a training starts from a model's YAML"):
         train_model(str(weights), tmp_path, tmp_path, silent)
-
-
-def test_metrics_of_known_scores() -> None:
-    labels = np.array([0, 0, 1, 1, 1])
-    logits = np.array([[2.0, 0], [0, 1], [0, 3], [0, 2], [0, 1.5]])
-    metrics = evaluate(logits, labels, ("a", "b"))
-    assert metrics.accuracy == 0.8
-    assert metrics.auc["b"] == 1.0 and metrics.auc["mean"] == 1.0
-    assert metrics.rejection["b"] is None
-    np.testing.assert_allclose(scores(logits).sum(axis=1), 1)
-    np.testing.assert_allclose(scores(np.array([[0.0], [50.0]])), [[0.5, 0.5], [0, 1]], atol=1e-9)
 
 
 @pytest.mark.parametrize("name", sorted(p.stem for p in MODELS.glob("*.yaml")))
@@ -277,6 +283,6 @@ def test_committed_weights_are_those_of_the_metrics(path: Path) -> None:
     data = Samples.of(JetSet.read(MODELS / "sample.h5"), config)
     for kind, metrics in ((".float", result.float_), ("", result.quantized)):
         model = training.build_model(config, quantized=not kind)
-        model.load_weights(MODELS / f"{result.model}{kind}.weights.h5")
+        load_weights(model, MODELS / f"{result.model}{kind}.weights.h5")
         hits = training.predict(model, data.inputs[:2000]).argmax(axis=1) == data.labels[:2000]
         assert np.mean(hits) == pytest.approx(metrics.accuracy, abs=0.042)

@@ -61,7 +61,7 @@ from salt_hls.fixed import FixedType
 from salt_hls.jets.dataset import CLASSES, FEATURES, JetSet
 from salt_hls.jets.ordering import prepare
 from salt_hls.layers.partitioned_projection.keras import PartitionedProjection
-from salt_hls.models import build_model, load_keras_model, load_weights, snap_weights
+from salt_hls.models import build_model, load_keras_model, snap_weights
 from salt_hls.reports.budget import Budget
 from salt_hls.reports.folder import (
     EARLIER,
@@ -75,15 +75,16 @@ from salt_hls.reports.folder import (
 from salt_hls.reports.model import Physics, Report, RocCurve, Scores
 from salt_hls.training.metrics import Metrics, evaluate, scores
 from salt_hls.vendor.testbench import write_testbench
+from salt_hls.weights import load_weights
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 SAMPLE = MODELS / "sample.h5"
 DRAWN = 3000
 """Inputs of a model that takes no jets, drawn over its whole grid."""
 
 DEFAULT_GRID = FixedType(16, 6)
-PACKAGES = ("hls4ml", "qkeras", "tensorflow-cpu", "numpy")
+PACKAGES = ("hls4ml", "qkeras", "numpy")
 ROC_POINTS = 60
 TESTBENCH_JETS = 200
 """Sample jets in the vendor's testbench, in front of the adversarial inputs."""
@@ -193,7 +194,7 @@ def _write_saved_model(model: tf.keras.Model, path: Path) -> None:
         inputs, grid = {"type": str(DEFAULT_GRID)}, f"{DEFAULT_GRID} for every input"
     with replacing(path) as partial:
         partial.write_text(yaml.safe_dump({"inputs": inputs}, sort_keys=False))
-    log.warning(
+    logger.warning(
         "%s: no input grid was given; written with %s: check that the model was trained on it",
         path,
         grid,
@@ -217,12 +218,15 @@ def graph_of(tagger: Tagger, folder: Path, backend: Backend) -> Any:
     )
 
 
-def write_and_compile(tagger: Tagger, folder: Path, backend: Backend) -> Project:
-    """Writes the HLS project to `folder`/firmware, compiles its C-simulation in `folder`/csim."""
+def write_and_compile(tagger: Tagger, folder: Path, backend: Backend, log: Path) -> Project:
+    """Writes the HLS project to `folder`/firmware, compiles its C-simulation in `folder`/csim.
+
+    log: where the compiler's messages are left when it fails.
+    """
     graph = graph_of(tagger, folder / PROJECT, backend)
     project = write_project(graph)
     outputs = [node.name for node in output_nodes(graph)]
-    csim = compile_csim(project, top_name(tagger.name), tensors(graph), outputs, folder / CSIM)
+    csim = compile_csim(project, top_name(tagger.name), tensors(graph), outputs, folder / CSIM, log)
     return Project(project, graph, csim)
 
 
@@ -285,7 +289,8 @@ def build_firmware(
         require_replaceable(place, _is_build)
     with fresh_folder(target) as folder:
         progress("write and compile", 0, 1)
-        project = write_and_compile(tagger, folder, backend)
+        log = target.with_name(f"{tagger.name}.compile.log")
+        project = write_and_compile(tagger, folder, backend, log)
         done = 0
 
         def compared(events: int) -> None:
@@ -387,7 +392,8 @@ def require_exact(report: Report, build: Path) -> None:
 
 def versions() -> dict[str, str]:
     """Versions of what the firmware depends on."""
-    return {"salt-hls": salt_hls.__version__, **{p: version(p) for p in PACKAGES}}
+    found = {p: version(p) for p in PACKAGES}
+    return {"salt-hls": salt_hls.__version__, "tensorflow": tf.__version__, **found}
 
 
 def _physics(

@@ -10,10 +10,12 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from salt_hls.errors import UserError
 from salt_hls.firmware.convert import KERAS_LAYER
-from salt_hls.firmware.csim import Csim, csim_pool, run_csim
+from salt_hls.firmware.csim import Csim, run_csim
 from salt_hls.firmware.replay import output_type, replay
 from salt_hls.fixed import FixedType
+from salt_hls.processes import process_pool
 from salt_hls.reports.model import BitAccuracy, Mismatch
 
 EXAMPLES = 3
@@ -40,7 +42,7 @@ def compare_all(
     nodes = {node.name: node for node in graph.get_layers()}
     records: dict[tuple[str, str], BitAccuracy] = {}
     outputs = []
-    with csim_pool(workers) as pool:
+    with process_pool(workers) as pool:
         for first in range(0, len(inputs), BATCH):
             part = inputs[first : first + BATCH]
             simulated = run_csim(csim, part, pool, trace=True, progress=progress)
@@ -89,28 +91,42 @@ def compare(
     fixed_type: FixedType,
     first_event: int = 0,
 ) -> BitAccuracy:
-    """Counts the values that differ at all; differences are in steps of the layer's type."""
-    differs = expected != got
+    """Counts the values that differ at all; differences are in steps of the layer's type.
+
+    What is not a finite number differs, by the whole range of the type. Raises `UserError` when
+    the shapes are not the same.
+    """
+    if expected.shape != got.shape:
+        raise UserError(
+            f"{pair}: layer {layer}: shapes differ, expected {expected.shape}, got {got.shape}"
+        )
+    differs = (expected != got) | ~np.isfinite(expected)
     where = np.argwhere(differs)
     examples = [
         Mismatch(
             event=first_event + int(place[0]),
             index=[int(i) for i in place[1:]],
-            expected=float(expected[tuple(place)]),
-            got=float(got[tuple(place)]),
+            expected=_finite(expected[tuple(place)]),
+            got=_finite(got[tuple(place)]),
         )
         for place in where[:EXAMPLES]
     ]
-    largest = float(np.abs(expected - got).max() / fixed_type.lsb) if len(where) else 0.0
+    with np.errstate(invalid="ignore"):
+        apart = np.abs(expected[differs] - got[differs])
+    apart[~np.isfinite(apart)] = fixed_type.max - fixed_type.min
     return BitAccuracy(
         pair=pair,
         layer=layer,
         events=len(expected),
         values=expected.size,
         mismatches=len(where),
-        max_lsb=largest,
+        max_lsb=float(apart.max(initial=0) / fixed_type.lsb),
         examples=examples,
     )
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
 
 
 def _merged(a: BitAccuracy, b: BitAccuracy) -> BitAccuracy:
@@ -130,10 +146,14 @@ def first_difference(records: list[BitAccuracy]) -> str | None:
     for record in records:
         if record.mismatches:
             example = record.examples[0]
+            expected, got = (
+                "no finite number" if value is None else f"{value:g}"
+                for value in (example.expected, example.got)
+            )
             return (
                 f"{record.pair}: first difference in layer {record.layer}: {record.mismatches} of "
                 f"{record.values} values, up to {record.max_lsb:g} LSB; event {example.event} "
-                f"index {example.index}: expected {example.expected:g}, got {example.got:g}"
+                f"index {example.index}: expected {expected}, got {got}"
             )
     return None
 

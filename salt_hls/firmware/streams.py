@@ -7,7 +7,8 @@ by FIFOs. C-simulation's FIFOs are unbounded and show no deadlock, so that is se
 `network_of` reads the processes and FIFOs from the graph.
 `schedule` starts each process as early as its inputs allow when every process runs at full rate; a
     FIFO then needs the places that are taken at its fullest.
-`sufficient_depths` takes the worst over what the pipelines of the processes may turn out to be.
+`sufficient_depths` takes the worst over what the pipelines of the processes may turn out to be:
+    no pipeline gets jets stuck, however long; those of up to `STAGES` clocks do not slow them.
 `simulate` plays the network clock by clock with bounded FIFOs, any gaps and stalls; `check` plays
     the design that is written.
 
@@ -23,6 +24,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
@@ -32,10 +34,12 @@ from salt_hls.errors import UserError
 from salt_hls.layers.hls_ops import ArithmeticNode
 from salt_hls.layers.schedule import Process, each_step, lanes, token_size, transfers
 
-STAGES = 16
-"""Clocks from reading to writing that depths allow in each process, as its pipeline may take.
+STAGES = 48
+"""Clocks from reading to writing in each process at which depths still give the full rate.
 
 While results are on their way in one branch, the FIFO of the other one must hold their partners.
+The attention of the shipped models, the deepest process, takes 42 in RTL. A longer pipeline slows
+the design; it does not get it stuck.
 """
 
 LEAST = 2
@@ -71,8 +75,10 @@ def stream(graph: Any, particles_per_clock: int = 1) -> None:
     """Prepares a converted io_stream graph: transfer sizes, depths, and calls of our token loops.
 
     Where the particles do not divide by `particles_per_clock`, the last transfer of a jet is partly
-    filled; what the rest of it holds changes nothing.
+    filled; what the rest of it holds changes nothing. Raises `UserError` for another graph, and for
+    a number that is not 1 ... particles.
     """
+    _check_request(graph, particles_per_clock)
     for node in graph.get_layers():
         _set_lanes(node, particles_per_clock)
     depths = sufficient_depths(network_of(graph))
@@ -90,6 +96,44 @@ def stream(graph: Any, particles_per_clock: int = 1) -> None:
         graph.apply_flow(f"{backend}:apply_templates")
     for node in graph.get_layers():
         _call_token_loop(node)
+    graph.is_streamed = True  # see ArithmeticNode.serialize_state
+    for method in ("predict", "trace"):
+        setattr(graph, method, partial(_in_whole_transfers, graph, getattr(type(graph), method)))
+
+
+def _check_request(graph: Any, particles_per_clock: int) -> None:
+    io_type = graph.config.get_config_value("IOType")
+    if io_type != "io_stream":
+        raise UserError(
+            f"streams: the graph is {io_type}; convert the model with io_type io_stream"
+        )
+    particles = max(math.prod(v.shape[:-1]) for v in graph.get_input_variables())
+    whole = isinstance(particles_per_clock, Integral) and not isinstance(particles_per_clock, bool)
+    if not whole or not 1 <= particles_per_clock <= particles:
+        raise UserError(
+            f"streams: particles per clock must be a whole number from 1 to {particles}, "
+            f"got {particles_per_clock}"
+        )
+
+
+def _in_whole_transfers(graph: Any, method: Callable[..., Any], x: Any) -> Any:
+    """hls4ml's `predict` or `trace`: arrays of tensors, while the C++ wants whole transfers."""
+    inputs, outputs = graph.get_input_variables(), graph.get_output_variables()
+    arrays = [_padded(a, v) for a, v in zip([x] if len(inputs) == 1 else x, inputs, strict=True)]
+    result = method(graph, arrays[0] if len(inputs) == 1 else arrays)
+    y, *traced = result if method.__name__ == "trace" else (result,)
+    whole = zip([y] if len(outputs) == 1 else y, outputs, strict=True)
+    cut = [array[..., : math.prod(variable.shape)] for array, variable in whole]
+    y = cut[0] if len(outputs) == 1 else cut
+    return (y, *traced) if traced else y
+
+
+def _padded(array: NDArray[Any], variable: Any) -> NDArray[Any]:
+    """(jets, values of the transfers of one), from an array of whole tensors; zeros fill them."""
+    values = math.prod(variable.shape)
+    if array.size % values:
+        raise UserError(f"{variable.name}: got {array.size} values, tensors have {values} each")
+    return np.pad(array.reshape(-1, values), ((0, 0), (0, variable.size() - values)))
 
 
 def _set_lanes(node: Any, particles_per_clock: int) -> None:
@@ -184,36 +228,71 @@ Stages = int | Mapping[str, int]
 
 def schedule(network: Network, stages: Stages = 1) -> Schedule:
     """Interval, latency and depths that full rate needs with pipelines of just so many stages."""
-    interval = max(process.steps for process in network.processes.values())
-    ready: dict[str, NDArray[np.int64]] = {}
-    depths: dict[str, int] = {}
-    latency = 0
-    for name, process in network.processes.items():
-        taken = {c: np.array(steps, np.int64) for c, steps in process.reads.items() if len(steps)}
-        start = max((int(np.max(ready[c] - steps)) for c, steps in taken.items()), default=0)
-        for channel, steps in taken.items():
-            depths[channel] = most_waiting(ready[channel], start + steps, interval)
-        for channel, when in process.writes.items():
-            ready[channel] = start + np.array(when, np.int64) + _stages(network, name, stages)
-        latency = max(latency, start + process.steps)
+    start, ready = _times(network, stages)
+    interval = _interval(network)
+    depths = {
+        channel: most_waiting(ready[channel], start[name] + np.asarray(steps), interval)
+        for name, process in network.processes.items()
+        for channel, steps in process.reads.items()
+        if len(steps)
+    }
+    latency = max(start[name] + process.steps for name, process in network.processes.items())
     return Schedule(interval, latency, depths)
 
 
 def sufficient_depths(network: Network, most: int = STAGES) -> dict[str, int]:
-    """Depths that never slow the design, whatever 1 ... `most` stages each process gets.
+    """Depths that never get jets stuck, nor slow them with 1 ... `most` stages in each process.
 
-    A FIFO is fullest when what leads to it is short and everything else is long.
+    A FIFO is fullest when what leads to it is short, and what its reader waits for besides is long;
+    what leads to both delays both alike. If that wait grows with the stages, the FIFO also gets
+    places for a whole jet. Why nothing then gets stuck, whatever the stages: docs/architecture.md.
     """
     before: dict[str, set[str]] = {}
+    through: dict[str, set[str]] = {}
     writer: dict[str, str] = {}
     for name, process in network.processes.items():
-        before[name] = {name}.union(*(before[writer[c]] for c in process.reads if c in writer))
-        writer.update(dict.fromkeys((c for c in process.writes if len(process.writes[c])), name))
+        sources = [writer[channel] for channel, steps in process.reads.items() if len(steps)]
+        before[name] = {name}.union(*(before[s] for s in sources))
+        through[name] = {name}.union(
+            set.intersection(*(through[s] for s in sources)) if sources else ()
+        )
+        writer.update(dict.fromkeys((c for c, w in process.writes.items() if len(w)), name))
+    interval, (_, soonest) = _interval(network), _times(network)
     depths: dict[str, int] = {}
-    for channel, name in writer.items():
-        longest = {other: 1 if other in before[name] else most for other in network.processes}
-        depths[channel] = schedule(network, longest).depths[channel]
+    for name, process in network.processes.items():
+        reads = {c: np.asarray(steps) for c, steps in process.reads.items() if len(steps)}
+        shared = set().union(*(before[other] for other in through[name] - {name}))
+        for channel, steps in reads.items():
+            short = through[writer[channel]] | shared
+            others = [c for c in reads if writer[c] != writer[channel]]
+            _, latest = _times(network, {p: 1 if p in short else most for p in network.processes})
+            ready = soonest | {c: latest[c] for c in others}
+            start = max(int(np.max(ready[c] - reads[c])) for c in reads)
+            depths[channel] = most_waiting(ready[channel], start + steps, interval)
+            if any(before[writer[c]] - short for c in others):
+                depths[channel] = max(depths[channel], len(steps))
     return depths
+
+
+def _interval(network: Network) -> int:
+    return max(process.steps for process in network.processes.values())
+
+
+def _times(
+    network: Network, stages: Stages = 1
+) -> tuple[dict[str, int], dict[str, NDArray[np.int64]]]:
+    """Clocks at which processes start and tokens are ready, when every FIFO has room."""
+    start: dict[str, int] = {}
+    ready: dict[str, NDArray[np.int64]] = {}
+    for name, process in network.processes.items():
+        start[name] = max(
+            (int(np.max(ready[c] - steps)) for c, steps in process.reads.items() if len(steps)),
+            default=0,
+        )
+        for channel, when in process.writes.items():
+            written = start[name] + np.asarray(when, np.int64)
+            ready[channel] = written + _stages(network, name, stages)
+    return start, ready
 
 
 def _stages(network: Network, name: str, stages: Stages) -> int:
@@ -357,21 +436,28 @@ def _by_step(channels: Mapping[str, Sequence[int]], steps: int) -> list[list[str
 def check(graph: Any) -> None:
     """Plays the design as written: jets back to back, then with gaps and an output that stalls.
 
-    Raises `UserError` when jets get stuck, or do not follow each other at the scheduled interval.
+    Raises `UserError` when jets get stuck, or do not follow each other at the scheduled interval
+    though no pipeline has more than `STAGES`.
     """
     network, depths = network_of(graph), depths_of(graph)
     interval = schedule(network).interval
     rng = np.random.default_rng(0)
     counts = rng.integers(1, STAGES + 1, len(network.processes)).tolist()
-    for stages in (1, STAGES, dict(zip(network.processes, counts, strict=True))):
-        smooth = simulate(network, depths, JETS, stages, "flush")
-        rough = simulate(network, depths, JETS, stages, "stall", _now_and_then(1), _now_and_then(2))
-        for played in (smooth, rough):
-            if played.stuck:
-                name = played.stuck[0]
-                raise UserError(f"streams: deadlock, FIFO {name} of {depths[name]} is too shallow")
-        if smooth.interval > interval:
-            raise UserError(f"streams: a jet takes {smooth.interval} clocks instead of {interval}")
+    kinds: list[Stages] = [1, STAGES, dict(zip(network.processes, counts, strict=True))]
+    smooth = [simulate(network, depths, JETS, stages, "flush") for stages in kinds]
+    # Of longer pipelines, those that hold a whole jet tie the most of it up: then they drain.
+    outside = _now_and_then(1), _now_and_then(2)
+    rough = [
+        simulate(network, depths, JETS, stages, "stall", *outside)
+        for stages in (*kinds, interval + 1)
+    ]
+    for played in (*smooth, *rough):
+        if played.stuck:
+            name = played.stuck[0]
+            raise UserError(f"streams: deadlock, FIFO {name} of {depths[name]} is too shallow")
+    slowest = max(played.interval for played in smooth)
+    if slowest > interval:
+        raise UserError(f"streams: a jet takes {slowest} clocks instead of {interval}")
 
 
 def _now_and_then(seed: int) -> Callable[[int], bool]:

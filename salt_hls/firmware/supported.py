@@ -6,18 +6,19 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from salt_hls.errors import UserError
 from salt_hls.firmware.names import identifier
 from salt_hls.layers import KERAS_CLASSES
+from salt_hls.layers.conv_attention.keras import ConvAttention
 from salt_hls.layers.keras_ops import quantizer_config
 from salt_hls.layers.types import (
     WEIGHT_QUANTIZERS,
     WEIGHTS,
     activation_type,
     check_quantizer,
+    quantizer_text,
     weight_type,
 )
 from salt_hls.models import quantizer_of
@@ -94,11 +95,6 @@ def _check_tensors(layer: tf.keras.layers.Layer) -> None:
                 f"layer {layer.name}: its output has the shape {shape}; every dimension must be "
                 "a number above 0"
             )
-    for weight in layer.weights:
-        if not np.all(np.isfinite(weight.numpy())):
-            raise UserError(
-                f"layer {layer.name}: weight {weight.name} holds NaN or infinity; retrain it"
-            )
 
 
 def _config(quantizer: Any) -> dict[str, Any]:
@@ -108,11 +104,15 @@ def _config(quantizer: Any) -> dict[str, Any]:
     return {"class_name": getattr(quantizer, "__name__", str(quantizer)), "config": {}}
 
 
-def _weights_on_grids(layer: tf.keras.layers.Layer) -> None:
-    """Our layers: their types are those of their quantizers."""
+def _ours(layer: tf.keras.layers.Layer) -> None:
+    """Our layers: the arithmetic checks the declared types."""
     if getattr(layer, "kernel", None) is not None:
         quantizer = quantizer_of(layer, "kernel")
         weight_type(None if quantizer is None else _config(quantizer), layer.name)
+    if isinstance(layer, ConvAttention):
+        layer.arithmetic(partitions=layer.input_shape[1][1])
+    else:
+        layer.arithmetic()
 
 
 def _dense(layer: tf.keras.layers.Layer) -> None:
@@ -123,7 +123,13 @@ def _dense(layer: tf.keras.layers.Layer) -> None:
                 f"layer {layer.name}: no {position}_quantizer, so its {position} is a float; "
                 f"give {WEIGHTS}" + (" or use_bias=False" if position == "bias" else "")
             )
-        check_quantizer(_config(quantizer), layer.name, position, WEIGHT_QUANTIZERS, WEIGHTS)
+        config = _config(quantizer)
+        check_quantizer(config, layer.name, position, WEIGHT_QUANTIZERS, WEIGHTS)
+        if not config["config"].get("keep_negative", 1):
+            raise UserError(
+                f"layer {layer.name}: {position} quantizer {quantizer_text(config)} is unsigned, "
+                "which cannot be built in QDense; leave keep_negative out"
+            )
     _activation(layer)
 
 
@@ -160,7 +166,7 @@ def _channels_last(layer: tf.keras.layers.Layer) -> None:
 
 
 CHECKS: Mapping[str, Callable[[tf.keras.layers.Layer], None]] = {
-    **dict.fromkeys(KERAS_CLASSES, _weights_on_grids),
+    **dict.fromkeys(KERAS_CLASSES, _ours),
     "QDense": _dense,
     "QActivation": _activation,
     "Activation": _activation,

@@ -7,6 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+MAX_AZIMUTH = 3 * np.pi
+"""Radians. Azimuths in [-pi, pi) or [0, 2 pi), some of them unwrapped to stay within pi of their
+jet's, and differences of two of them: nothing reaches this, and degrees do."""
+
 
 def wrap(phi: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     """Azimuth differences in [-pi, pi)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -26,7 +27,7 @@ def declared_type(
         )
     fixed_type = FixedType.parse(config[key])
     if table:
-        check_table(fixed_type, f"layer {config['name']}: {key}")
+        check_table(fixed_type, f"layer {config['name']}: {key} {fixed_type}")
     return fixed_type
 
 
@@ -36,21 +37,21 @@ WEIGHTS = "quantized_bits(bits, integer, alpha=1)"
 WEIGHT_QUANTIZERS = ("quantized_bits", "ternary", "binary", "quantized_po2")
 ACTIVATION_QUANTIZERS = ("quantized_relu", "quantized_bits")
 
-_UNSAID = {"keep_negative": True, "qnoise_factor": 1.0, "number_of_unrolls": 5, "u": 255.0,
-           "log2_rounding": "rnd"}  # fmt: skip
-"""Arguments of QKeras' quantizers whose default is not 0, `False` or `None`."""
-
 
 def quantizer_text(quantizer: Mapping[str, Any]) -> str:
-    """A quantizer as one writes it, from its configuration: what differs from the default."""
+    """A quantizer as one writes it, from its configuration: what differs from QKeras' defaults."""
+    from qkeras import quantizers
+
     config = dict(quantizer["config"])
     if isinstance(config.get("alpha"), str):
         config.pop("symmetric", None)  # QKeras sets it
+    known = getattr(quantizers, quantizer["class_name"], None)
+    defaults = {} if known is None else inspect.signature(known).parameters
     said = [str(config.pop(key)) for key in ("bits", "integer") if key in config]
     for key, value in config.items():
         if not isinstance(value, str | int | float | None):
             said.append(f"{key}=[...]")
-        elif value not in (_UNSAID.get(key), None) and (value or key in _UNSAID):
+        elif key not in defaults or value != defaults[key].default:
             said.append(f"{key}={int(value) if isinstance(value, bool) else value!r}")
     return f"{quantizer['class_name']}({','.join(said)})"
 
@@ -68,15 +69,16 @@ def check_quantizer(
     if kind not in kinds:
         raise UserError(f"{what} cannot be built exactly; give {fix}")
     alpha = config.get("alpha", 1)
-    # Without alpha, quantized_bits does not scale; the kernel of a QDense makes it "auto_po2".
-    unscaled = alpha is None and kind == "quantized_bits" and position != "kernel"
+    # Without alpha, quantized_bits does not scale; as kernel of a QDense it has "auto_po2" then.
+    unscaled = alpha is None and kind == "quantized_bits"
     if not unscaled and not (np.ndim(alpha) == 0 and alpha == 1):
         if np.ndim(alpha):
             why = "scales each channel"
-        elif alpha is None or alpha == "auto_po2":
-            why = "scales by a power of two that depends on the weights, as by default"
+        elif alpha is None:
+            why = "rounds in float32"
         elif isinstance(alpha, str):
-            why = "scales by a number that depends on the weights"
+            default = " (QDense's default)" if alpha == "auto_po2" else ""
+            why = f"scales by what depends on the weights{default}"
         else:
             why = f"scales by {alpha}"
         raise UserError(f"{what} {why}: its values are on no fixed grid; give alpha=1")

@@ -13,6 +13,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, RootModel, model_validat
 
 from salt_hls.config import load_yaml
 from salt_hls.errors import UserError
+from salt_hls.paths import SYNTH
 from salt_hls.reports.model import (
     RESOURCES,
     BudgetCheck,
@@ -22,10 +23,10 @@ from salt_hls.reports.model import (
     Stage,
     Strict,
     SynthesisRecord,
+    Verdict,
     latency_ns,
 )
 
-SYNTH = Path(__file__).resolve().parents[2] / "synth"
 STAGES: tuple[Stage, ...] = ("route", "vsynth", "csynth", "rtl-synth", "estimate")
 """From the most to the least trustworthy source of a figure."""
 
@@ -112,11 +113,12 @@ def best_figures(report: Report) -> dict[str, Best]:
     Each is taken from the best stage that knows it (route > vsynth > csynth > rtl-synth >
     estimate), and there from the worst record. Pieces of a design, failed simulations and
     counts that leave out black boxes are no figures. `latency_ns` is the cycles times the
-    period of the best source of the clock, `clock_ns` that period: max(target, estimate).
+    period of the best source of the clock, `clock_ns` that period: max(target, needed), of a
+    record that timed the logic where there is one.
     """
     whole = [r for r in report.synthesis if r.part_of is None and not r.failed]
     counted = [r for r in whole if not r.black_boxes]
-    clock = _best(whole, "period_ns")
+    clock = _best([r for r in whole if r.needed_ns is not None] or whole, "period_ns")
     cycles = _best(whole, "latency_cycles", told=True)
     ns = latency_ns(cycles.value, clock.value or report.clock_ns)
     if ns is None and cycles.record is not None and cycles.value is not None:
@@ -133,7 +135,7 @@ def best_figures(report: Report) -> dict[str, Best]:
 def judge(report: Report, budget: Budget) -> BudgetVerdict | None:
     """Apply `budget` to the best figures of `report`; None when it has no synthesis record.
 
-    A range or an unknown value never passes.
+    What nobody knows or timed is unproven. A range fails, and so does a failed simulation.
     """
     if not report.synthesis:
         return None
@@ -142,9 +144,7 @@ def judge(report: Report, budget: Budget) -> BudgetVerdict | None:
     if budget.clock_ns is not None:
         checks.append(_check_clock(budget.clock_ns, best["clock_ns"]))
     if budget.latency_ns is not None:
-        cycles, period = best["latency_cycles"].value, best["clock_ns"].value or report.clock_ns
-        note = f"{cycles:,} cycles x {period:g} ns" if isinstance(cycles, int) and period else None
-        checks.append(_check("latency_ns", budget.latency_ns, best["latency_ns"], note))
+        checks.append(_check_latency(budget.latency_ns, best, report.clock_ns))
     if budget.ii_cycles is not None:
         checks.append(_check("ii_cycles", budget.ii_cycles, best["ii_cycles"]))
     room = _room(budget)
@@ -156,6 +156,17 @@ def judge(report: Report, budget: Budget) -> BudgetVerdict | None:
                 note = f"{budget.copies} copies of {used.value:,}"
                 used = used._replace(value=used.value * budget.copies)
             checks.append(_check(resource, limit, used, note))
+    failed = [describe(record) for record in report.synthesis if record.failed]
+    if failed:
+        checks.append(
+            BudgetCheck(
+                name="simulation",
+                limit="pass",
+                value="fail",
+                verdict="fail",
+                note=f"failed: {', '.join(map(str, failed))}",
+            )
+        )
     sources = dict.fromkeys(check.source for check in checks if check.source)
     return BudgetVerdict(
         name=budget.name,
@@ -168,6 +179,14 @@ def judge(report: Report, budget: Budget) -> BudgetVerdict | None:
 def describe(record: SynthesisRecord | None) -> str | None:
     """Stage and source of a record, e.g. `vsynth (vivado_synth.rpt)`."""
     return None if record is None else f"{record.stage} ({record.source})"
+
+
+def conditions(best: dict[str, Best]) -> str:
+    """What to say beside the figures: the clock they are for, and whether it was routed."""
+    record = best["clock_ns"].record
+    target = f"at a {record.clock_ns:g} ns target, " if record and record.clock_ns else ""
+    routed = record is not None and record.stage == "route"
+    return f"{target}{'' if routed else 'not '}placed and routed"
 
 
 def _best(records: Iterable[SynthesisRecord], figure: str, *, told: bool = False) -> Best:
@@ -201,16 +220,26 @@ def _badness(value: object, record: SynthesisRecord) -> tuple[int, float, bool]:
 
 
 def _check(name: str, limit: float, best: Best, note: str | None = None) -> BudgetCheck:
-    if isinstance(best.value, tuple):
-        note = "a range is not trigger-ready: it must be one fixed value"
-    elif best.value is None:
-        note = "unknown"
+    value, record = best
+    verdict: Verdict = "pass"
+    if value is None:
+        verdict = "unproven"
+        note = (
+            "unknown: no report gives it; `make synth` or a vendor's report does"
+            if record is None
+            else f"unknown: {describe(record)} does not know it; it may depend on the data"
+        )
+    elif isinstance(value, tuple):
+        verdict, note = "fail", "a range is not trigger-ready: it must be one fixed value"
+    elif value > limit + 1e-9:
+        verdict = "fail"
     return BudgetCheck(
         name=name,
         limit=limit,
-        value=best.value,
-        passed=isinstance(best.value, (int, float)) and best.value <= limit + 1e-9,
-        source=describe(best.record),
+        value=value,
+        verdict=verdict,
+        estimated=record is not None and record.stage == "estimate",
+        source=describe(record),
         note=note,
     )
 
@@ -219,14 +248,14 @@ def _check_part(wanted: str, report: Report, record: SynthesisRecord | None) -> 
     """Whether the resources were counted for the wanted device."""
     part = (record.part if record else None) or report.part
     short, long = sorted((_spell(wanted), _spell(part or "")), key=len)
-    passed = long.startswith(short) and short.startswith(_spell(device_of(wanted)))
+    fits = long.startswith(short) and short.startswith(_spell(device_of(wanted)))
     return BudgetCheck(
         name="part",
         limit=wanted,
         value=part,
-        passed=passed,
+        verdict="unproven" if part is None else "pass" if fits else "fail",
         source=describe(record),
-        note=None if passed else "built for another part" if part else "unknown",
+        note=None if fits else "built for another part" if part else "unknown: no report names it",
     )
 
 
@@ -238,13 +267,56 @@ def _spell(part: str) -> str:
 def _check_clock(limit: float, best: Best) -> BudgetCheck:
     check, record = _check("clock_ns", limit, best), best.record
     if record is None:
+        check.note = "unknown: nobody timed the logic; place and route does"
         return check
+    target, needed = record.clock_ns, record.needed_ns
     if record.whs_ns is not None and record.whs_ns < 0:
-        check.passed, check.note = False, f"hold time is violated by {-record.whs_ns:g} ns"
-    elif record.clock_estimated_ns is None:
-        check.note = "the target; no timing of the logic is known"
-    elif record.clock_ns is not None and best.value > record.clock_ns:
-        check.note = f"misses its target of {record.clock_ns:g} ns"
+        check.verdict, check.note = "fail", f"hold time is violated by {-record.whs_ns:g} ns"
+        return check
+    if needed is None:
+        if check.passed:
+            check.verdict = "unproven"
+        check.note = f"the target; {UNTIMED}"
+        return check
+    notes = [TIMED[record.stage]] if record.stage in TIMED else []
+    if record.clock_estimated_ns is None:
+        check.estimated = True
+        notes = [f"estimated from {record.levels} levels of logic, not placed and routed"]
+    if target is not None and needed > target:
+        notes.append(f"misses its target of {target:g} ns")
+    elif record.wns_ns is not None and record.wns_ns < 0:
+        check.verdict = "fail"
+        notes.append(f"another clock of the design misses its period by {-record.wns_ns:g} ns")
+    elif check.passed and needed + (record.clock_uncertainty_ns or 0) > limit + 1e-9:
+        check.verdict = "unproven"
+        total = needed + (record.clock_uncertainty_ns or 0)
+        notes.append(f"with the tool's uncertainty {total:g} ns, above the limit")
+    check.note = "; ".join(notes) or None
+    return check
+
+
+UNTIMED = "nobody timed the logic: `make synth` estimates it, place and route proves it"
+TIMED: dict[Stage, str] = {
+    "vsynth": "timed by logic synthesis, not placed and routed",
+    "csynth": "estimated by HLS, not placed and routed",
+}
+
+
+def _check_latency(limit: float, best: dict[str, Best], target: float | None) -> BudgetCheck:
+    """In ns, at the best known clock period; `target` where no record knows one."""
+    cycles, clock = best["latency_cycles"].value, best["clock_ns"]
+    period, timer = clock.value or target, clock.record
+    at = f"{cycles:,} cycles x {period:g} ns" if isinstance(cycles, int) and period else None
+    check = _check("latency_ns", limit, best["latency_ns"], at)
+    if not (at and isinstance(check.value, float)):
+        return check
+    if timer is None or timer.needed_ns is None:
+        check.note = f"{at}, the target; {UNTIMED}"
+        if check.passed:
+            check.verdict = "unproven"
+    elif timer.clock_estimated_ns is None:
+        check.estimated = True
+        check.note = f"{at}, estimated from {timer.levels} levels of logic"
     return check
 
 

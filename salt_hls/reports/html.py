@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from salt_hls.reports.budget import STAGES, Best, best_figures
+from salt_hls.reports.budget import STAGES, Best, best_figures, conditions
 from salt_hls.reports.model import (
     RESOURCES,
     BudgetCheck,
@@ -33,6 +33,7 @@ LABELS = {
     "dsp": "DSP",
     "bram18": "BRAM 18k",
     "uram": "URAM",
+    "simulation": "Simulation",
 }
 UNITS = {"clock_ns": "ns", "latency_ns": "ns", "latency_cycles": "cycles", "ii_cycles": "cycles"}
 KINDS = {
@@ -68,6 +69,7 @@ def render_html(report: Report, history: Sequence[tuple[str, Report]] = ()) -> s
         report=report,
         labels=LABELS,
         verdict=_verdict(report),
+        conditions=conditions(best) if report.synthesis else "",
         key_figures=_key_figures(report, best),
         checks=[_bar(check) for check in report.budget.checks] if report.budget else [],
         pipeline=_pipeline(report.synthesis),
@@ -107,7 +109,7 @@ def _short_name(name: str) -> str:
 
 
 class _Verdict(NamedTuple):
-    tone: str  # good, bad or open
+    tone: str  # good, bad, warn or open
     headline: str
     bits: str
     budget: str
@@ -134,21 +136,27 @@ def _verdict(report: Report) -> _Verdict:
     elif budget.passed:
         text = f"Every limit of {budget.name} is kept."
     else:
-        misses = [check for check in budget.checks if not check.passed]
-        text = f"{budget.name}: {len(misses)} of {len(budget.checks)} limits are not kept ("
-        text += ", ".join(LABELS.get(check.name, check.name) for check in misses) + ")."
-    estimated = budget is not None and any(
-        (check.source or "").startswith("estimate") for check in budget.checks
-    )
+        kept = [
+            f"{len(checks)} {phrase} ({_names(checks)})"
+            for checks, phrase in (
+                (budget.of("fail"), "not kept"),
+                (budget.of("unproven"), "not proven"),
+            )
+            if checks
+        ]
+        text = f"{budget.name}, of {len(budget.checks)} limits: {', '.join(kept)}."
+    estimated = [check for check in budget.checks if check.estimated] if budget else []
     if estimated:
-        text += " By estimate, not measured."
+        text += f" By estimate, not measured: {_names(estimated)}."
 
     if wrong:
         return _Verdict("bad", "Not bit-exact", bits, text)
     if failed:
         return _Verdict("bad", "Simulation failed", bits, text)
+    if budget is not None and budget.of("fail"):
+        return _Verdict("bad", _failure(budget.of("fail")), bits, text)
     if budget is not None and not budget.passed:
-        return _Verdict("bad", _failure(budget.checks), bits, text)
+        return _Verdict("warn", "Budget not proven", bits, text)
     if budget is not None:
         headline = "Fits its budget, by estimate" if estimated else "Fits its budget"
         headline = headline if values else f"{headline}; bits not compared"
@@ -158,18 +166,21 @@ def _verdict(report: Report) -> _Verdict:
     return _Verdict("open", "Not judged", bits, text)
 
 
-def _failure(checks: Sequence[BudgetCheck]) -> str:
-    misses = [check for check in checks if not check.passed]
-    if any(isinstance(check.value, (int, float)) for check in misses):
+def _names(checks: Sequence[BudgetCheck]) -> str:
+    return ", ".join(LABELS.get(check.name, check.name) for check in checks)
+
+
+def _failure(failures: Sequence[BudgetCheck]) -> str:
+    if any(isinstance(check.value, (int, float)) for check in failures):
         return "Over budget"
-    if any(isinstance(check.value, tuple) for check in misses):
+    if any(isinstance(check.value, tuple) for check in failures):
         return "Not trigger-ready"
-    if any(check.value is not None for check in misses):
-        return "Built for another part"
-    return "Budget not proven"
+    return "Built for another part"
 
 
 def _key_figures(report: Report, best: dict[str, Best]) -> list[dict[str, Any]]:
+    timer = best["clock_ns"].record
+    by_levels = timer is not None and timer.needed_ns != timer.clock_estimated_ns
     figures = [
         {
             "label": LABELS[name],
@@ -177,8 +188,9 @@ def _key_figures(report: Report, best: dict[str, Best]) -> list[dict[str, Any]]:
             "unit": _unit(best[name].value, UNITS.get(name, "")),
             "range": isinstance(best[name].value, tuple),
             "stage": record.stage,
+            "estimated": name in ("clock_ns", "latency_ns") and by_levels,
         }
-        for name in ("latency_ns", "ii_cycles", *RESOURCES)
+        for name in ("latency_ns", "clock_ns", "ii_cycles", *RESOURCES)
         if (record := best[name].record) is not None
     ]
     if report.physics is not None:
@@ -191,7 +203,8 @@ def _key_figures(report: Report, best: dict[str, Best]) -> list[dict[str, Any]]:
             if score is not None:
                 text = f"{100 * score:.2f}"
                 figures.append(
-                    {"label": "Accuracy", "text": text, "unit": "%", "range": False, "stage": model}
+                    {"label": "Accuracy", "text": text, "unit": "%", "stage": model}
+                    | {"range": False, "estimated": False}
                 )
                 break
     return figures
@@ -372,9 +385,10 @@ def _sources(records: Sequence[SynthesisRecord]) -> list[dict[str, Any]]:
         if record.latency_cycles is not None and record.latency_ns is not None:
             cycles, ns = _figure(record.latency_cycles, "cycles"), _figure(record.latency_ns, "ns")
             figures["Latency"] = f"{ns} ({cycles})"
-        if record.clock_estimated_ns is not None:
-            clock = f"{_figure(record.clock_estimated_ns)} of {_figure(record.clock_ns, 'ns')}"
-            figures["Clock"] = clock
+        if record.needed_ns is not None:
+            clock = f"{_figure(record.needed_ns)} of {_figure(record.clock_ns, 'ns')}"
+            guessed = record.clock_estimated_ns is None
+            figures["Clock"] = f"{clock}, estimated from levels of logic" if guessed else clock
         if record.status is not None:
             figures["Simulation"] = record.status.lower()
         tool = " ".join(filter(None, (record.tool, record.version, record.design_state)))

@@ -16,6 +16,7 @@ from pydantic import (
     NonNegativeInt,
     SerializerFunctionWrapHandler,
     ValidationError,
+    computed_field,
     model_serializer,
     model_validator,
 )
@@ -30,6 +31,7 @@ Kind = Literal[
     "csynth_summary",
     "utilization",
     "timing",
+    "export",
     "cosim",
     "cosim_lat",
     "cosim_transaction",
@@ -41,6 +43,11 @@ Cycles = NonNegativeInt | tuple[NonNegativeInt | None, NonNegativeInt | None] | 
 Nanoseconds = float | tuple[float | None, float | None] | None
 
 RESOURCES = ("lut", "ff", "dsp", "bram18", "uram")
+
+LEVEL_NS = 0.35
+"""A look-up table (or carry chain) and the wire to it, in an UltraScale+ -2 device, as rule of
+thumb; with the registers at both ends logic takes REGISTER_NS + levels * LEVEL_NS."""
+REGISTER_NS = 0.2
 
 
 class Strict(BaseModel):
@@ -75,12 +82,15 @@ class Module(Resources):
 
 
 class Mismatch(Strict):
-    """One value that differs: `index` is its place in the layer's output."""
+    """One value that differs: `index` is its place in the layer's output.
+
+    expected, got: `None` where they are no finite numbers.
+    """
 
     event: NonNegativeInt
     index: NonNegativeInt | list[NonNegativeInt]
-    expected: float
-    got: float
+    expected: float | None
+    got: float | None
 
 
 class BitAccuracy(Strict):
@@ -146,7 +156,7 @@ class SynthesisRecord(Resources):
     clock_ns: float | None = None
     """Target (constrained) clock period."""
     latency_ns: Nanoseconds = None
-    """latency_cycles x max(clock_ns, clock_estimated_ns); filled in when not given."""
+    """latency_cycles x `period_ns`; filled in when not given."""
 
     kind: Kind | None = None
     tool: str | None = None
@@ -158,6 +168,9 @@ class SynthesisRecord(Resources):
     design_state: str | None = None
     clock_estimated_ns: float | None = None
     """Period the tool says the logic needs (for timing summaries: period - worst slack)."""
+    clock_by_levels_ns: float | None = None
+    """Period the logic needs by the rule of thumb for its `levels`; filled in, never a tool's
+    timing. Unknown where products are in DSP slices, which are no look-up tables."""
     clock_uncertainty_ns: float | None = None
     slack_ns: float | None = None
     """Of the HLS summary: target - uncertainty - estimate."""
@@ -173,6 +186,7 @@ class SynthesisRecord(Resources):
     ramb36: NonNegativeInt | None = None
     ramb18: NonNegativeInt | None = None
     black_boxes: NonNegativeInt | None = None
+    """Parts that the counts leave out."""
     clock: str | None = None
     wns_ns: float | None = None
     tns_ns: float | None = None
@@ -195,9 +209,15 @@ class SynthesisRecord(Resources):
     """What a reader of the figures must know, one sentence each."""
 
     @property
+    def needed_ns(self) -> float | None:
+        """The period the logic needs, as the tool says, else by its levels; None: not timed."""
+        told = self.clock_estimated_ns
+        return self.clock_by_levels_ns if told is None else told
+
+    @property
     def period_ns(self) -> float | None:
-        """The clock period the design runs at: max(target, estimate)."""
-        known = [ns for ns in (self.clock_ns, self.clock_estimated_ns) if ns is not None]
+        """The clock period the design runs at: max(target, needed)."""
+        known = [ns for ns in (self.clock_ns, self.needed_ns) if ns is not None]
         return max(known, default=None)
 
     @property
@@ -206,7 +226,10 @@ class SynthesisRecord(Resources):
         return (self.status or "").lower() == "fail"
 
     @model_validator(mode="after")
-    def _fill_latency(self) -> SynthesisRecord:
+    def _fill(self) -> SynthesisRecord:
+        if self.clock_by_levels_ns is None and self.levels is not None and not self.dsp:
+            self.clock_by_levels_ns = round(REGISTER_NS + self.levels * LEVEL_NS, 3)
+            self.latency_ns = None  # earlier versions wrote it for the target
         if self.latency_ns is None:
             self.latency_ns = latency_ns(self.latency_cycles, self.period_ns)
         return self
@@ -231,24 +254,56 @@ def latency_ns(cycles: Cycles, period_ns: float | None) -> Nanoseconds:
     return low, high
 
 
+Verdict = Literal["pass", "fail", "unproven"]
+
+
 class BudgetCheck(Strict):
-    """One limit of a budget against the value used; `note` says why it fails or what to mind."""
+    """One limit of a budget against the value used.
+
+    `note` says why it fails, what is missing to prove it, or what to mind; `estimated` that the
+    value, or the clock in it, comes from counting operations or levels of logic, not from a tool
+    that timed or synthesized them.
+    """
 
     name: str
     limit: int | float | str
     value: int | float | str | tuple[int | float | None, int | float | None] | None
-    passed: bool
+    verdict: Verdict
+    estimated: bool = False
     source: str | None = None
     note: str | None = None
 
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def passed(self) -> bool:
+        """Whether the limit is proven to be kept."""
+        return self.verdict == "pass"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_passed(cls, data: Any) -> Any:
+        """`passed` is written too; alone, as by earlier versions, it is the verdict."""
+        if not isinstance(data, dict) or "passed" not in data:
+            return data
+        passed = data["passed"]
+        rest = {key: value for key, value in data.items() if key != "passed"}
+        return {"verdict": "pass" if passed else "fail"} | rest
+
 
 class BudgetVerdict(Strict):
-    """A budget applied to a report: `source` names the stages and files the values are from."""
+    """A budget applied to a report: `source` names the stages and files the values are from.
+
+    `passed`: every limit is proven to be kept.
+    """
 
     name: str
     source: str
     passed: bool
     checks: list[BudgetCheck]
+
+    def of(self, verdict: Verdict) -> list[BudgetCheck]:
+        """The checks with this verdict."""
+        return [check for check in self.checks if check.verdict == verdict]
 
 
 class Report(Strict):

@@ -223,6 +223,7 @@ class RtlProject:
             version=version("alkaid"),
             latency_cycles=streaming.latency if streaming else len(self.stages) + 1,
             ii_cycles=streaming.interval if streaming else 1,
+            black_boxes=len(streaming.pipelines) if streaming else None,
             notes=notes,
         )
 

@@ -17,10 +17,10 @@ from salt_hls.digest import digest
 from salt_hls.errors import UserError
 from salt_hls.files import locked, replacing
 from salt_hls.jets.readers import load_data
-from salt_hls.models import save_weights
 from salt_hls.processes import cores
 from salt_hls.training.metrics import Metrics, correct, evaluate
 from salt_hls.training.train import Report, Samples, predict, train
+from salt_hls.weights import save_weights
 
 Note = Callable[[str], None]
 
@@ -125,7 +125,7 @@ def train_model(
         lost=int(np.sum(hits[0] & ~hits[1])),
         won=int(np.sum(hits[1] & ~hits[0])),
     )
-    with locked(target / name):
+    with locked(build / STATE / name):
         for model, kind in ((float_model, ".float"), (quantized, "")):
             save_weights(model, target / f"{name}{kind}.weights.h5")
         with replacing(target / f"{name}.metrics.json") as partial:

@@ -32,8 +32,9 @@ from salt_hls.errors import UserError
 from salt_hls.files import replacing
 from salt_hls.jets.dataset import JetSet
 from salt_hls.jets.ordering import prepare
-from salt_hls.models import build_model, quantizer_of, save_weights, snap_layer, snap_weights
+from salt_hls.models import build_model, quantizer_of, snap_layer, snap_weights
 from salt_hls.training.metrics import scores
+from salt_hls.weights import load_weights, save_weights
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ def fit_stages(
     _require_batches(phases, len(targets))
     done = folder / f"{stage}.weights.h5"
     if done.exists():
-        model.load_weights(done)
+        load_weights(model, done)
         return
     if teacher is not None:
         answers = scores(predict(teacher, inputs))[:, -targets.shape[1] :]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import NamedTuple, cast, get_args
 
 from salt_hls.errors import UserError
 from salt_hls.firmware.build import PROJECT, RTL, Checked
 from salt_hls.reports.budget import Budget
 from salt_hls.reports.folder import add
-from salt_hls.reports.model import Report, SynthesisRecord
+from salt_hls.reports.model import Report
 from salt_hls.reports.vendor import scan_reports
 from salt_hls.rtl.build import Options, write_rtl
 from salt_hls.vendor.tools import Step, Tool, find_tool, find_vivado, run_hls, run_vivado
@@ -49,10 +48,13 @@ def synthesize_hls(
     budget: Budget,
     progress: Callable[[str], None],
     timeout_s: float | None = None,
+    warn: Callable[[str], None] = lambda _: None,
 ) -> Report:
     """Runs the plan on the firmware in its build folder; its reports join the firmware's.
 
-    Raises `UserError` when a step fails, takes longer than timeout_s, or leaves a damaged report.
+    warn: told of reports that cannot be read, but whose figures another one has. Raises `UserError`
+    when a step fails, takes longer than timeout_s, or leaves a damaged report; what could be read
+    is in the firmware's report then.
     """
     folders = []
     if plan.steps:
@@ -63,12 +65,17 @@ def synthesize_hls(
         project = write_rtl(firmware, options, progress).folder
         run_vivado(project, timeout_s=timeout_s, progress=progress)
         folders.append(firmware.folder / RTL)
-    records = [record for folder in folders for record in _read(folder)]
-    return add(records, firmware.folder, budget)
-
-
-def _read(folder: Path) -> Sequence[SynthesisRecord]:
-    scan = scan_reports(folder)
-    if scan.problems:
-        raise UserError(scan.problems[0])
-    return [r.model_copy(update={"source": f"{folder.name}/{r.source}"}) for r in scan.records]
+    scans = [(folder, scan_reports(folder)) for folder in folders]
+    records = [
+        record.model_copy(update={"source": f"{folder.name}/{record.source}"})
+        for folder, scan in scans
+        for record in scan.records
+    ]
+    for _, scan in scans:
+        for warning in scan.warnings:
+            warn(warning)
+    report = add(records, firmware.folder, budget)
+    for _, scan in scans:
+        if scan.problems:
+            raise UserError(scan.problems[0])
+    return report

@@ -30,6 +30,7 @@ def as_truth(record: SynthesisRecord) -> dict[str, Any]:
         "csynth_summary": _summary,
         "utilization": _utilization,
         "timing": _timing,
+        "export": _export,
         "cosim": _plain,
         "cosim_lat": _lat,
         "cosim_transaction": _transaction,
@@ -71,7 +72,7 @@ def _csynth(record: SynthesisRecord) -> dict[str, Any]:
 
 
 def _summary(record: SynthesisRecord) -> dict[str, Any]:
-    used = {k: v for k, v in (_hls(record) or {}).items() if v is not None}
+    used = {k: v for k, v in (_hls(record) or {}).items() if v}  # 0 is printed as "-"
     return {
         "top": record.top,
         "part": record.part,
@@ -117,6 +118,16 @@ def _timing(record: SynthesisRecord) -> dict[str, Any]:
         "device": record.part,
         "design_state": record.design_state,
         "period_ns": record.clock_ns,
+        "constraints_met": record.constraints_met,
+        **{name: getattr(record, name) for name in names},
+    }
+
+
+def _export(record: SynthesisRecord) -> dict[str, Any]:
+    names = ("top", "part", "design_state", "lut", "ff", "dsp", "bram18", "uram", "wns_ns")
+    return {
+        "period_ns": record.clock_ns,
+        "achieved_ns": record.clock_estimated_ns,
         "constraints_met": record.constraints_met,
         **{name: getattr(record, name) for name in names},
     }

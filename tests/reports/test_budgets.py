@@ -13,6 +13,7 @@ from salt_hls.reports.budget import (
     SYNTH,
     Budget,
     best_figures,
+    conditions,
     device_of,
     judge,
     load_budget,
@@ -108,31 +109,128 @@ def test_a_design_that_fits() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "name", "note"),
+    ("changes", "name", "verdict", "note"),
     [
-        ({"latency_cycles": 41}, "latency_ns", "41 cycles x 2.5 ns"),
-        ({"latency_cycles": (30, 31)}, "latency_ns", "range"),
-        ({"latency_cycles": (30, None)}, "latency_ns", "range"),
-        ({"latency_cycles": None}, "latency_ns", "unknown"),
-        ({"ii_cycles": 4}, "ii_cycles", None),
-        ({"ii_cycles": (1, 2)}, "ii_cycles", "range"),
-        ({"ii_cycles": None}, "ii_cycles", "unknown"),
-        ({"lut": 432_001}, "lut", None),
-        ({"lut": None, "ff": None}, "lut", "unknown"),
-        ({"uram": None}, "uram", "unknown"),
-        ({"clock_estimated_ns": 2.6}, "clock_ns", "misses its target"),
-        ({"clock_ns": 5.0}, "clock_ns", None),
-        ({"clock_ns": None, "clock_estimated_ns": None}, "clock_ns", "unknown"),
-        ({"whs_ns": -0.1}, "clock_ns", "hold time"),
-        ({"part": "xcvu9p-flga2104-2L-e"}, "part", "another part"),
-        ({"part": None}, "part", "unknown"),
-        ({"black_boxes": 2}, "lut", "unknown"),
+        ({"latency_cycles": 41}, "latency_ns", "fail", "41 cycles x 2.5 ns"),
+        ({"latency_cycles": (30, 31)}, "latency_ns", "fail", "range"),
+        ({"latency_cycles": (30, None)}, "latency_ns", "fail", "range"),
+        ({"latency_cycles": None}, "latency_ns", "unproven", "unknown: no report gives it"),
+        ({"ii_cycles": 4}, "ii_cycles", "fail", None),
+        ({"ii_cycles": (1, 2)}, "ii_cycles", "fail", "range"),
+        ({"ii_cycles": None}, "ii_cycles", "unproven", "unknown: no report gives it"),
+        ({"lut": 432_001}, "lut", "fail", None),
+        ({"lut": None, "ff": None}, "lut", "unproven", "unknown: no report gives it"),
+        ({"uram": None}, "uram", "unproven", "`make synth` or a vendor's report does"),
+        ({"clock_estimated_ns": 2.6}, "clock_ns", "fail", "misses its target of 2.5 ns"),
+        ({"clock_ns": 5.0}, "clock_ns", "fail", None),
+        ({"clock_ns": 5.0, "clock_estimated_ns": None}, "clock_ns", "fail", "the target"),
+        ({"clock_estimated_ns": None}, "clock_ns", "unproven", "the target; nobody timed"),
+        ({"clock_ns": None, "clock_estimated_ns": None}, "clock_ns", "unproven", "unknown: nobody"),
+        ({"whs_ns": -0.1}, "clock_ns", "fail", "hold time is violated by 0.1 ns"),
+        ({"wns_ns": -0.2}, "clock_ns", "fail", "another clock of the design misses its period"),
+        ({"part": "xcvu9p-flga2104-2L-e"}, "part", "fail", "another part"),
+        ({"part": None}, "part", "unproven", "unknown"),
+        ({"black_boxes": 2}, "lut", "unproven", "unknown"),
     ],
 )
-def test_what_fails(changes: dict[str, Any], name: str, note: str | None) -> None:
-    found = failures(judged(record(**changes)))
-    assert name in found
-    assert (note or "") in (found[name] or "")
+def test_what_is_not_kept_or_not_proven(
+    changes: dict[str, Any], name: str, verdict: str, note: str | None
+) -> None:
+    found = judged(record(**changes))
+    assert name in failures(found) and (note or "") in (failures(found)[name] or "")
+    (check,) = (check for check in found.checks if check.name == name)
+    assert (check.verdict, check.passed, found.passed) == (verdict, False, False)
+    assert check in found.of(check.verdict)
+
+
+def by_levels(levels: int, **changes: Any) -> SynthesisRecord:
+    """As Yosys leaves it: nobody timed it, its levels of logic are counted."""
+    return record(clock_estimated_ns=None, levels=levels, **changes)
+
+
+@pytest.mark.parametrize(
+    ("levels", "period", "verdict", "note"),
+    [
+        (6, 2.5, "pass", "estimated from 6 levels of logic, not placed and routed"),
+        (7, 2.65, "fail", "estimated from 7 levels of logic, not placed and routed; misses its "
+         "target of 2.5 ns"),
+    ],
+)  # fmt: skip
+def test_levels_of_logic_are_an_estimated_clock(
+    levels: int, period: float, verdict: str, note: str
+) -> None:
+    """0.2 ns of registers and 0.35 ns a level, called an estimate; latency takes the longer."""
+    found = {check.name: check for check in judged(by_levels(levels)).checks}
+    clock, latency = found["clock_ns"], found["latency_ns"]
+    assert (clock.value, clock.verdict, clock.estimated) == (period, verdict, True)
+    assert clock.note == note
+    assert (latency.value, latency.verdict, latency.estimated) == (30 * period, "pass", True)
+    assert latency.note == f"30 cycles x {period:g} ns, estimated from {levels} levels of logic"
+    assert not any(c.estimated for n, c in found.items() if n not in ("clock_ns", "latency_ns"))
+
+
+def test_a_rule_of_thumb_is_never_a_tools_timing() -> None:
+    thumb = by_levels(7)
+    assert (thumb.clock_by_levels_ns, thumb.clock_estimated_ns, thumb.needed_ns) == (
+        2.65,
+        None,
+        2.65,
+    )
+    timed = record(levels=7)
+    assert (timed.needed_ns, timed.period_ns) == (2.3, 2.5)
+    # Of an unregistered DSP slice it knows nothing.
+    products = by_levels(2, dsp=5)
+    assert products.clock_by_levels_ns is None
+    assert "clock_ns" in failures(judged(products)) and products.latency_ns == 75.0
+
+
+def test_a_record_that_timed_the_logic_outweighs_targets() -> None:
+    """Of a better stage too: the target of HLS is no timing, Yosys' levels are an estimate."""
+    hls = record(source="csynth.xml", stage="csynth", clock_estimated_ns=None)
+    assert best_figures(Report(model="m", synthesis=[hls, by_levels(7)]))["clock_ns"].value == 2.65
+    routed = record(source="t.rpt", stage="route", clock_estimated_ns=2.41)
+    clock = best_figures(Report(model="m", synthesis=[routed, by_levels(7)]))["clock_ns"]
+    assert (clock.value, clock.record) == (2.5, routed)
+
+
+def test_a_latency_at_a_clock_that_nobody_timed_is_unproven() -> None:
+    untimed = record(clock_estimated_ns=None)
+    for records, report in (([untimed], {}), ([record(clock_ns=None, clock_estimated_ns=None)],
+                                              {"clock_ns": 2.5})):  # fmt: skip
+        (latency,) = (c for c in judged(*records, **report).checks if c.name == "latency_ns")
+        assert (latency.value, latency.verdict) == (75.0, "unproven")
+        assert latency.note and latency.note.startswith("30 cycles x 2.5 ns, the target; nobody")
+    late = record(clock_estimated_ns=None, latency_cycles=50)
+    assert "latency_ns" in {check.name for check in judged(late).of("fail")}
+
+
+@pytest.mark.parametrize(
+    ("stage", "words"),
+    [("csynth", "estimated by HLS, not placed and routed"),
+     ("vsynth", "timed by logic synthesis, not placed and routed"), ("route", None)],
+)  # fmt: skip
+def test_how_a_clock_was_timed_is_said(stage: str, words: str | None) -> None:
+    (clock,) = (c for c in judged(record(stage=stage)).checks if c.name == "clock_ns")
+    assert (clock.verdict, clock.note) == ("pass", words)
+
+
+@pytest.mark.parametrize(("uncertainty", "verdict"), [(0.2, "pass"), (0.21, "unproven")])
+def test_a_clock_with_its_uncertainty_above_the_limit_is_unproven(
+    uncertainty: float, verdict: str
+) -> None:
+    hls = record(stage="csynth", clock_uncertainty_ns=uncertainty)
+    (clock,) = (c for c in judged(hls).checks if c.name == "clock_ns")
+    assert clock.verdict == verdict
+    assert ("uncertainty 2.51 ns, above the limit" in (clock.note or "")) == (verdict != "pass")
+
+
+def test_conditions_of_the_figures() -> None:
+    def told(*records: SynthesisRecord) -> str:
+        return conditions(best_figures(Report(model="m", synthesis=list(records))))
+
+    assert told(by_levels(7)) == "at a 2.5 ns target, not placed and routed"
+    assert told(record(stage="route", clock_ns=3)) == "at a 3 ns target, placed and routed"
+    assert told(record(clock_ns=None, clock_estimated_ns=None)) == "not placed and routed"
 
 
 def test_a_slower_clock_lengthens_the_latency() -> None:
@@ -192,10 +290,23 @@ def test_of_equal_stages_the_worst_counts() -> None:
     assert best["latency_cycles"].value == (10, 20)
 
 
+def test_unknown_is_worse_than_a_range_which_is_worse_than_a_value() -> None:
+    told = {"stage": "csynth", "kind": "csynth"}
+    known, ranged, unknown = (
+        record(**told, source=name, latency_cycles=cycles)
+        for name, cycles in (("a", 90), ("b", (10, 20)), ("c", None))
+    )
+    for records, worst in (([known, ranged], (10, 20)), ([ranged, unknown, known], None)):
+        for order in (records, records[::-1]):
+            best = best_figures(Report(model="m", synthesis=order))["latency_cycles"]
+            assert best.value == worst and best.record is not None
+
+
 def test_one_simulation_does_not_prove_a_latency_the_tool_does_not_know() -> None:
     csynth = record(source="csynth.xml", stage="csynth", kind="csynth", latency_cycles=None)
     cosim = SynthesisRecord(source="c", stage="csynth", kind="cosim", latency_cycles=20)
-    assert failures(judged(csynth, cosim))["latency_ns"] == "unknown"
+    note = failures(judged(csynth, cosim))["latency_ns"]
+    assert note == "unknown: csynth (csynth.xml) does not know it; it may depend on the data"
 
 
 def test_failed_simulations_and_pieces_of_a_design_are_no_figures() -> None:
@@ -206,6 +317,8 @@ def test_failed_simulations_and_pieces_of_a_design_are_no_figures() -> None:
     verdict = judged(record(), piece, failed)
     assert verdict.source == "rtl-synth (yosys)"
     assert set(failures(judged(failed))) >= {"latency_ns", "lut", "part"}
+    (simulation,) = verdict.of("fail")
+    assert (simulation.name, simulation.note) == ("simulation", "failed: csynth (cosim.rpt)")
 
 
 def test_copies_must_fit_together(tmp_path: Path) -> None:

@@ -120,7 +120,11 @@ def unchecked() -> Report:
         (design(lut=500_000), "bad: Over budget"),
         (design(ii_cycles=(1, 2)), "bad: Not trigger-ready"),
         (design(part="xcvu9p"), "bad: Built for another part"),
-        (design(ii_cycles=None), "bad: Budget not proven"),
+        (design(ii_cycles=None), "warn: Budget not proven"),
+        (design(ii_cycles=None, lut=500_000), "bad: Over budget"),
+        (design(clock_estimated_ns=None), "warn: Budget not proven"),
+        (design(clock_estimated_ns=None, levels=6), "open: Fits its budget, by estimate"),
+        (design(clock_estimated_ns=None, levels=7), "bad: Over budget"),
         (unchecked(), "open: Fits its budget; bits not compared"),
         (design().model_copy(update={"budget": None}), "good: Bit-exact"),
         (wrong(), "bad: Not bit-exact"),
@@ -142,8 +146,60 @@ def test_mismatches_are_shown() -> None:
 def test_estimates_are_labelled_wherever_they_stand() -> None:
     page = render_html(design(stage="estimate"))
     assert page.count('class="stage estimate"') >= 12
-    assert "By estimate, not measured." in page
+    assert "By estimate, not measured: Clock, Latency, II, LUT, FF, DSP, BRAM 18k, URAM." in page
     assert 'class="stage estimate"' not in render_html(design())
+
+
+def limits(report: Report) -> dict[str, tuple[str, str]]:
+    """Of each limit on the page: the class that gives its colour, and its words."""
+    found = re.findall(
+        r'<div class="limit">\s*<header class="(\w+)">(.*?)</header>',
+        render_html(report),
+        re.DOTALL,
+    )
+    words = [(kind, text(body).strip()) for kind, body in found]
+    return {body.split()[0]: (kind, body) for kind, body in words}
+
+
+def test_each_limit_says_its_verdict_in_words_too() -> None:
+    report = design(clock_estimated_ns=None, lut=500_000, uram=None)
+    assert report.budget is not None
+    shown = limits(report)
+    assert len(shown) == len(report.budget.checks) == 9
+    for name, verdict, words in (
+        ("Clock", "unproven", "the target; nobody timed the logic"),
+        ("Latency", "unproven", "30 cycles x 2.5 ns, the target"),
+        ("URAM", "unproven", "unknown limit 320 unknown: no report gives it"),
+        ("LUT", "fail", "500,000 of 432,000"),
+        ("FF", "pass", "1 of 864,000"),
+    ):
+        kind, body = shown[name]
+        assert kind == verdict and f" {verdict} " in body, body
+        assert words in text(render_html(report))
+    summary = "of 9 limits: 1 not kept (LUT), 3 not proven (Clock, Latency, URAM)."
+    assert summary in text(render_html(report))
+
+
+def test_a_clock_from_levels_of_logic_is_called_an_estimate() -> None:
+    page = render_html(design(clock_estimated_ns=None, levels=7))
+    words = text(page)
+    assert "By estimate, not measured: Clock, Latency." in words
+    assert "estimated from 7 levels of logic, not placed and routed" in words
+    assert page.count('<span class="stage estimate">rtl-synth, estimate</span>') == 4
+    assert "2.65 of 2.5 ns, estimated from levels of logic" in words
+    assert "2.3 of 2.5 ns" in text(render_html(design()))
+
+
+def test_conditions_and_what_is_not_included_stand_beside_the_figures() -> None:
+    words = text(render_html(design()))
+    assert "Figures at a 2.5 ns target, not placed and routed." in words
+    missing = "Not in these figures: what must come before the firmware"
+    assert missing in words and "32 hardest particles, sorting them (by kT), log2" in words
+    routed = design(stage="route")
+    assert "Figures at a 2.5 ns target, placed and routed." in text(render_html(routed))
+    foreign = Report(model="m", synthesis=routed.synthesis)  # of a folder: no model of ours
+    assert missing not in text(render_html(foreign))
+    assert "Figures" not in text(render_html(Report(model="m")))
 
 
 @pytest.mark.parametrize("section", ["bit_accuracy", "physics", "synthesis", "budget"])

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from salt_hls.errors import UserError
 from salt_hls.reports.model import (
     BitAccuracy,
+    BudgetCheck,
     Module,
     Physics,
     Report,
@@ -147,6 +148,34 @@ def test_latency_arithmetic() -> None:
         source="s", stage="csynth", latency_cycles=10, clock_ns=2.5, clock_estimated_ns=3.1
     )
     assert slow.latency_ns == 31.0
+
+
+def test_levels_become_a_clock_of_their_own() -> None:
+    record = SynthesisRecord(
+        source="yosys", stage="rtl-synth", latency_cycles=86, clock_ns=2.5, levels=7
+    )
+    data = json.loads(record.model_dump_json())
+    assert (data["clock_by_levels_ns"], data["latency_ns"]) == (2.65, 227.9)
+    assert "clock_estimated_ns" not in data
+    assert SynthesisRecord.model_validate(data) == record
+    # Earlier versions counted the levels, but wrote the latency at the target.
+    del data["clock_by_levels_ns"]
+    assert SynthesisRecord.model_validate(data | {"latency_ns": 215.0}) == record
+
+
+def test_verdicts_of_earlier_versions_are_read() -> None:
+    check = {"name": "lut", "limit": 5, "value": 6, "source": "yosys", "note": None}
+    for passed, verdict in ((True, "pass"), (False, "fail")):
+        read = BudgetCheck.model_validate(check | {"passed": passed})
+        assert (read.verdict, read.passed, read.estimated) == (verdict, passed, False)
+    for verdict in ("pass", "fail", "unproven"):
+        made = BudgetCheck.model_validate(check | {"verdict": verdict})
+        data = json.loads(made.model_dump_json())
+        assert data["passed"] == (verdict == "pass") and data["verdict"] == verdict
+        assert BudgetCheck.model_validate(data) == made
+    for wrong in ({}, {"verdict": "maybe"}, {"passed": True, "extra": 1}):
+        with pytest.raises(ValidationError):
+            BudgetCheck.model_validate(check | wrong)
 
 
 def test_impossible_figures_are_refused() -> None:

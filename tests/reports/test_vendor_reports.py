@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -242,7 +243,9 @@ def test_other_files_are_left_alone(tmp_path: Path) -> None:
     others = {
         "component.xml": "<?xml version='1.0'?><spirit:component xmlns:spirit='x'/>",
         "project.xml": "<!DOCTYPE html><html/>",
-        "export_syn.xml": "<profile><RunData/><AreaReport/></profile>",
+        "exports.xml": "<exports/>",
+        "tb_data/rtl_cosim_results.log": "-0.0136719 0.00292969 \n",
+        "tb_data/csim_results.log": "PASS\n",
         "csynth_design_size.rpt": "== Design Size Report\n",
         "csynth_design_size.xml": "<designsize/>",
         "clock_utilization_routed.rpt": header.replace(
@@ -282,17 +285,176 @@ def test_each_bad_file_has_its_line_and_the_rest_is_read(tmp_path: Path) -> None
     (tmp_path / "packed.xml.gz").write_bytes(gzip.compress(good.read_bytes())[:-9])
     (tmp_path / "plain.rpt.gz").write_bytes(b"not packed")
     (tmp_path / "a_csim.log").write_text("INFO: [SIM 2] ****** CSIM start ******\n")
-    records, problems = scan_reports(tmp_path)
+    records, problems, warnings = scan_reports(tmp_path)
     assert [r.source for r in records] == ["csynth.xml"]
-    assert len(problems) == 6
+    assert len(problems) == 5
     with pytest.raises(UserError) as error:
         read_reports(tmp_path)
-    lines = str(error.value).splitlines()
-    assert len(lines) == 6
+    assert str(error.value).splitlines() == problems
+    lines = sorted(problems + warnings)  # csynth.xml has the figures of empty_csynth.rpt
     bad = sorted(p.name for p in tmp_path.iterdir() if p.name != good.name)
     for line, name in zip(lines, bad, strict=True):
         assert line.startswith(f"{tmp_path / name}: "), line
         assert "run the tool again" in line
+
+
+def test_a_report_whose_figures_another_has_is_a_warning(tmp_path: Path) -> None:
+    """C synthesis writes the top's figures three times; cosim and timing say theirs once."""
+    shutil.copy(next(DATA.glob("08*/*csynth.xml")), tmp_path / "csynth.xml")
+    shutil.copy(next(DATA.glob("08*/*csynth.rpt.gz")), tmp_path)
+    (tmp_path / "csynth.rpt").write_text("== Synthesis Summary Report of 'myproject'\n")
+    scan = scan_reports(tmp_path)
+    assert [r.lut for r in scan.records] == [339116, 339116] and scan.problems == []
+    assert [line.partition(": ")[0] for line in scan.warnings] == [str(tmp_path / "csynth.rpt")]
+    assert read_reports(tmp_path) == scan.records
+    (tmp_path / "myproject_cosim.rpt").write_text("cut")
+    assert len(scan_reports(tmp_path).problems) == 1
+    # Without csynth.xml nothing says that the other report is the top's.
+    (tmp_path / "csynth.xml").unlink()
+    assert len(scan_reports(tmp_path).problems) == 2
+    # A summary is not the same: it gives no clock.
+    shutil.copy(next(DATA.glob("25*/csynth.rpt.gz")), tmp_path)
+    (tmp_path / "csynth.xml").write_text("<profile>")
+    (tmp_path / "myproject_csynth.rpt.gz").unlink()
+    assert any("csynth.xml" in line for line in scan_reports(tmp_path).problems)
+
+
+def test_an_interval_of_0_is_unknown_for_a_loop_only(tmp_path: Path) -> None:
+    """The .rpt of a pipelined loop prints 0 where the .xml has 2406."""
+    name = "25*/conv2d_Pipeline*.rpt.gz"
+    assert one(name).ii_cycles is None
+    assert one("25*/conv2d_Pipeline*.xml.gz").ii_cycles == 2406
+    modules = one("25*/conv2d_csynth.rpt.gz").modules
+    assert [(m.latency_cycles, m.ii_cycles) for m in modules] == [
+        (cycles, None) for cycles in (1365, 6139, 411, 52291, 404, 2415)
+    ]
+    text = unpacked(name)
+    for kind in (b"loop auto-rewind", b"               no"):
+        changed = text.replace(b" loop pipeline stp|", b"   " + kind[-16:] + b"|")
+        assert changed != text
+        if b"loop" in kind:
+            assert read_text(tmp_path, "m_csynth.rpt", changed)[0].ii_cycles is None
+        else:
+            with pytest.raises(UserError, match="interval 0"):
+                read_text(tmp_path, "m_csynth.rpt", changed)
+
+
+@pytest.mark.parametrize("gap", [b"* Performance", b"+ Performance"])
+def test_summaries_are_read_by_their_headings(gap: bytes, tmp_path: Path) -> None:
+    """2025.2 has `Latency` over two columns, another order and one column more than 2024.1."""
+    text = unpacked("25*/csynth.rpt.gz").replace(b"* Performance", gap)
+    (record,) = read_text(tmp_path, "csynth.rpt", text)
+    assert (record.latency_cycles, record.ii_cycles, record.lut) == (912528, 912529, 10236)
+    assert (record.dsp, record.ff, record.bram18, record.uram) == (12, 9321, 34, 0)
+    wider = re.sub(rb"(?m)^([|+])(.*)([|+])$", widened, text)
+    assert read_text(tmp_path, "csynth.rpt", wider)[0] == record
+    with pytest.raises(UserError, match="no 'LUT' column"):
+        read_text(tmp_path, "csynth.rpt", text.replace(b"     LUT     ", b"     LTU     "))
+
+
+def widened(line: re.Match[bytes]) -> bytes:
+    """A line of a table with one more column at its end."""
+    fill = b"----" if line[1] == b"+" else b"  - "
+    return line[0] + fill + line[1]
+
+
+EXPORT = """
+
+Implementation tool: Xilinx Vivado v.2022.1
+Project:             p
+Solution:            hls
+Device target:       xcu200-fsgd2104-2-e
+Report date:         Mon Feb 26 21:37:41 2024
+
+#=== Post-@step@ Resource usage ===
+SLICE:            0
+LUT:           7945
+FF:            8073
+DSP:             12
+BRAM:             5
+SRL:            678
+CLB:           1746
+
+#=== Final timing ===
+CP required:                     3.330
+CP achieved post-synthesis:      3.605
+"""
+ROUTED = EXPORT.replace("@step@", "Implementation") + "CP achieved post-implementation: 3.347\n"
+
+
+def test_exports_that_miss_their_clock(tmp_path: Path) -> None:
+    (record,) = read_text(tmp_path, "huffman_export.rpt", ROUTED + "Timing not met\n")
+    assert (record.stage, record.top, record.part) == ("route", "huffman", "xcu200-fsgd2104-2-e")
+    assert (record.clock_ns, record.needed_ns, record.wns_ns) == (3.33, 3.347, -0.017)
+    assert (record.lut, record.bram18, record.uram) == (7945, 5, None)
+    assert record.constraints_met is False and "not met" in record.notes[0]
+    (record,) = read_text(tmp_path, "x.rpt", EXPORT.replace("@step@", "Synthesis"))
+    assert (record.stage, record.needed_ns, record.constraints_met) == ("vsynth", 3.605, None)
+    combinational = ROUTED.replace("3.347", "NA") + "No Sequential Path\n"
+    (record,) = read_text(tmp_path, "x_export.rpt", combinational)
+    assert record.needed_ns is None and record.lut == 7945
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (EXPORT.replace("@step@", "Implementation"), "what was achieved post-implementation"),
+        (ROUTED + "Timing met\n", "says timing is met with a slack of -0.017"),
+        (ROUTED.replace("FF: ", "F: "), "no FF count"),
+        (ROUTED.replace("7945", "79x5"), "a whole number"),
+        (ROUTED[: ROUTED.index("#=== Final")], "Final timing"),
+        (ROUTED.replace("required:    ", "required:  "), ""),
+    ],
+)
+def test_damaged_exports(text: str, words: str, tmp_path: Path) -> None:
+    if words:
+        with pytest.raises(UserError, match=words):
+            read_text(tmp_path, "x_export.rpt", text)
+    else:
+        assert read_text(tmp_path, "x_export.rpt", text)[0].clock_ns == 3.33
+
+
+def test_exports_as_xml(tmp_path: Path) -> None:
+    text = unpacked("26*/export_impl.xml.gz")
+    (record,) = read_text(tmp_path, "export_syn.xml", text.replace(b">impl<", b">syn<"))
+    assert (record.stage, record.design_state) == ("vsynth", "Synthesized")
+    assert record.available is not None and record.available.bram18 == 730
+    old = (  # Vivado HLS: no word on how far it went
+        "<profile><AreaReport><Resources><LUT>5</LUT><FF>4</FF><DSP>0</DSP><BRAM>0</BRAM>"
+        "</Resources></AreaReport><TimingReport><TargetClockPeriod>5.00</TargetClockPeriod>"
+        "<AchievedClockPeriod>5.10</AchievedClockPeriod></TimingReport></profile>"
+    )
+    (record,) = read_text(tmp_path, "top_export.xml", old)
+    assert (record.stage, record.lut, record.wns_ns) == ("vsynth", 5, -0.1)
+    for broken, words in (
+        (text[:2000], "cut off"),
+        (text.replace(b"<LUT>176</LUT>", b""), "no LUT count"),
+        (text.replace(b">TRUE<", b">FALSE<"), "says timing is not met"),
+    ):
+        with pytest.raises(UserError, match=words):
+            read_text(tmp_path, "export_impl.xml", broken)
+
+
+def test_a_pass_without_a_latency_is_no_verdict() -> None:
+    (note,) = one("27*/*_cosim.rpt").notes
+    assert "no verdict" in note
+    assert one("16*/*_cosim.rpt").notes == []
+
+
+def test_an_estimate_with_its_uncertainty_is_noted(tmp_path: Path) -> None:
+    text = unpacked("08*/*csynth.xml")
+    target, estimate, uncertainty = (
+        float(re.search(rb"<%b>([\d.]+)<" % name, text)[1])  # type: ignore[index]
+        for name in (b"TargetClockPeriod", b"EstimatedClockPeriod", b"ClockUncertainty")
+    )
+    assert estimate + uncertainty < target
+    for margin, noted in ((target - estimate, False), (target - estimate + 0.01, True)):
+        changed = text.replace(
+            b"<ClockUncertainty>%g<" % uncertainty, b"<ClockUncertainty>%.3f<" % margin
+        )
+        assert changed != text
+        (record,) = read_text(tmp_path, "csynth.xml", changed)
+        assert any("Estimate + uncertainty" in note for note in record.notes) == noted
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,75 @@ def test_failures_name_step_and_log(project: Path, broken: dict[str, str], messa
     install(project, "vitis-run", **broken)
     with pytest.raises(UserError, match=message) as caught:
         run_hls(project, "vitis", ["csim", "csynth", "cosim"])
-    assert "\n" not in str(caught.value) and str(project / "vitis-run.log") in str(caught.value)
+    assert "\n" not in str(caught.value) and str(project / "salt_hls.vitis-run.log") in str(
+        caught.value
+    )
+
+
+COSIM = """\
++----------+----------+-----------------+-----------------+----------------------+
+|          |          |     Latency     |    Interval     | Total Execution Time |
++   RTL    +  Status  +-----------------+-----------------+    (Clock Cycles)    +
+|          |          | min | avg | max | min | avg | max |                      |
++----------+----------+-----------------+-----------------+----------------------+
+|      VHDL|        NA|   NA|   NA|   NA|   NA|   NA|   NA|                    NA|
+|   Verilog|@|   NA|   NA|   NA|   NA|   NA|   NA|                    NA|
++----------+----------+-----------------------------------+----------------------+
+"""
+LATER = "trap 'cp ../cosim.rpt model_prj/solution1/sim/report/model_cosim.rpt' EXIT"
+
+
+@pytest.mark.parametrize("status", ["      Fail", "        NA"])
+def test_the_report_of_a_cosimulation_outweighs_the_verdict_of_its_c_stage(
+    project: Path, status: str
+) -> None:
+    """The testbench writes PASS when cosim runs the C code, before the RTL."""
+    (project.parent / "tools/cp").symlink_to("/bin/cp")
+    (project.parent / "cosim.rpt").write_text(COSIM.replace("@", status))
+    install(project, "vitis-run", cosim=LATER)
+    with pytest.raises(UserError, match="cosim failed: model_cosim.rpt does not say"):
+        run_hls(project, "vitis", ["cosim"])
+    assert (project / "tb_data/cosim_verdict.txt").read_text().startswith("PASS")
+    (project.parent / "cosim.rpt").write_text(COSIM.replace("@", "      Pass"))
+    assert run_hls(project, "vitis", ["cosim"]).steps == ("csynth", "cosim")
+
+
+@pytest.mark.parametrize(
+    ("step", "line"),
+    [
+        ("cosim", "ERROR: [COSIM 212-4] *** C/RTL co-simulation finished: FAIL ***"),
+        ("csim", "INFO: [SIM 211-1] CSim done with 3 errors."),
+    ],
+)
+def test_what_the_tool_prints_outweighs_the_verdict(project: Path, step: str, line: str) -> None:
+    install(project, "vitis-run", **{step: f"echo '{line}'"})
+    with pytest.raises(UserError, match=f"{step} failed: salt_hls.vitis-run.log does not say"):
+        run_hls(project, "vitis", ["csim", "cosim"])
+
+
+def test_an_error_that_the_script_catches_is_not_the_reason(project: Path) -> None:
+    caught = (
+        "echo \"ERROR: [HLS 200-642] The 'config_array_partition -maximum_size' command is not "
+        'supported."'
+    )
+    install(project, "vitis-run", csim=caught, synth="exit 1")
+    with pytest.raises(UserError, match="no new report; see"):
+        run_hls(project, "vitis", ["csim", "csynth"])
+    real = 'echo "ERROR: [HLS 214-135] a real reason"; exit 1'
+    install(project, "vitis-run", csim=caught, synth=real)
+    with pytest.raises(UserError, match=r"no new report \(ERROR: \[HLS 214-135\] a real reason\)"):
+        run_hls(project, "vitis", ["csim", "csynth"])
+
+
+@pytest.mark.parametrize("name", ["vitis_hls", "vitis-run"])
+def test_the_log_has_one_writer(project: Path, name: str) -> None:
+    """The tools write logs of their own beside ours, the same lines except for the testbench's."""
+    own = f"exec 3>./{name}.log; say() {{ echo $1; echo $1 >&3; }}; say first; echo testbench"
+    install(project, name, csim=f"{own}; say last")
+    done = run_hls(project, "vitis", ["csim"])
+    lines = ["***** C SIMULATION *****", "first", "testbench", "last"]
+    assert done.log.read_text().splitlines() == lines
+    assert (project / f"{name}.log").read_text() == "first\nlast\n"
 
 
 def test_a_bad_end_after_good_steps_is_a_failure(project: Path) -> None:

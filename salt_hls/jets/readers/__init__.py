@@ -171,13 +171,16 @@ def _complete(read: dict[str, JetSet]) -> list[str]:
     missing = [name for name in SHARES if name not in read]
     jets = read["train"]
     order = np.random.default_rng(0).permutation(len(jets))
+    left = [order[jets.labels[order] == label] for label in range(len(jets.classes))]
+    sizes = [len(rows) for rows in left]
     for name in missing:
-        count = round(SHARES[name] * len(jets))
-        rows, order = order[:count], order[count:]
+        counts = [max(1, round(SHARES[name] * size)) for size in sizes]  # every class is in it
+        rows = np.concatenate([rows[:count] for rows, count in zip(left, counts, strict=True)])
+        left = [rows[count:] for rows, count in zip(left, counts, strict=True)]
         read[name] = jets[np.sort(rows)]
-        notes.append(f"no {name} set among the files: {count} jets of the training set are it")
+        notes.append(f"no {name} set among the files: {len(rows)} jets of the training set are it")
     if missing:
-        read["train"] = jets[np.sort(order)]
+        read["train"] = jets[np.sort(np.concatenate(left))]
     return notes
 
 

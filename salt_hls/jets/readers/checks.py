@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from salt_hls.errors import UserError
 from salt_hls.jets.dataset import FEATURES, JetSet
-from salt_hls.jets.kinematics import wrap
+from salt_hls.jets.kinematics import MAX_AZIMUTH, wrap
 from salt_hls.jets.ordering import first_particles, select_particles
 from salt_hls.jets.readers.base import refuse, require_finite
 
@@ -118,7 +118,7 @@ class Collector:
 
     def _check_angles(self, particles: NDArray[np.float32]) -> None:
         largest = float(np.abs(particles[..., 2]).max(initial=0))
-        if largest > 2 * np.pi:
+        if largest > MAX_AZIMUTH:
             raise UserError(
                 f"{self._file}: dphi reaches {largest:g}; it must be in radians and relative to "
                 "the jet axis"

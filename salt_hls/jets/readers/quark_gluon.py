@@ -1,5 +1,6 @@
 """The quark/gluon jets of EnergyFlow: npz with X (jets, M, 4) = pT [GeV], rapidity, phi, PDG
-number, zero-padded and in no promised order, and y (jets,), 1 for quarks and 0 for gluons.
+number, zero-padded and in no promised order, and y (jets,), 1 for quarks and 0 for gluons. phi is
+kept within pi of the jet's, so it may leave [0, 2 pi).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from salt_hls.errors import UserError
 from salt_hls.jets.dataset import JetSet
-from salt_hls.jets.kinematics import relative_to_axis
+from salt_hls.jets.kinematics import MAX_AZIMUTH, relative_to_axis
 from salt_hls.jets.readers.base import SLICE, Format, require_finite, require_shape
 
 CLASSES = ("g", "q")
@@ -33,7 +34,7 @@ def slices(path: Path, particles: int) -> Iterator[JetSet]:
             for x in _rows(content, shape, SLICE):
                 require_finite(path, first, x[..., :3], ("pT", "rapidity", "phi"))
                 pt, rapidity, phi = np.moveaxis(x[..., :3].astype(np.float64), -1, 0)
-                if (largest := np.abs(phi).max(initial=0)) > 2.01 * np.pi:
+                if (largest := np.abs(phi[pt != 0]).max(initial=0)) > MAX_AZIMUTH:
                     raise UserError(f"{path}: phi reaches {largest:g}; it must be in radians")
                 momenta = (pt * np.cosh(rapidity), pt * np.cos(phi), pt * np.sin(phi))
                 stacked = np.stack([*momenta, pt * np.sinh(rapidity)], axis=-1)

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from salt_hls.config import first_fault
 from salt_hls.errors import UserError
 from salt_hls.reports.model import SynthesisRecord
-from salt_hls.reports.vendor import csynth, simulation, vivado
+from salt_hls.reports.vendor import csynth, export, simulation, vivado
 from salt_hls.reports.vendor.text import Unreadable, open_report, read_lines
 
 __all__ = ["Scan", "read_file", "read_reports", "scan_reports"]
@@ -26,9 +26,9 @@ __all__ = ["Scan", "read_file", "read_reports", "scan_reports"]
 SUFFIXES = (".xml", ".rpt", ".log")
 # Names the tools and hls4ml give: such a file must be readable, others may be something else.
 EXPECTED = re.compile(
-    r"(csim(?!_results)|cosim).*\.log$"
-    r"|(csynth(?!_design_size)|\.transaction\b).*\.xml$"
-    r"|(csynth(?!_design_size)|cosim|util|timing|vivado_synth|^lat\b|\.transaction\b).*\.rpt$"
+    r"(csim|cosim)(?!_results).*\.log$"
+    r"|(csynth(?!_design_size)|\.transaction\b|\bexport(_[a-z]+)?\b).*\.xml$"
+    r"|(_export\b|csynth(?!_design_size)|cosim|util|timing|vivado_synth|^lat\b|\.transaction\b).*\.rpt$"
 )
 HEAD = 100  # lines in which a report says what it is
 RPT_READERS: tuple[tuple[str, Callable[[Sequence[str], str], SynthesisRecord]], ...] = (
@@ -36,6 +36,7 @@ RPT_READERS: tuple[tuple[str, Callable[[Sequence[str], str], SynthesisRecord]], 
     (r"== Synthesis Summary Report of '", csynth.read_summary),
     (r"Utilization Design Information(?![\s\S]*Utilization by Hierarchy)", vivado.read_utilization),
     (r"\nTiming Summary Report", vivado.read_timing),
+    (r"(?m)^#=== Post-(Synthesis|Implementation) Resource usage", export.read_rpt),
     (r"RTL\s+\+\s+Status", simulation.read_cosim),
     (r"^\$(MAX|MIN|AVER)_LATENCY = ", simulation.read_lat),
     (r"^\s*latency\s+interval\s*\n", simulation.read_transactions),
@@ -47,22 +48,24 @@ OTHER_VIVADO = re.compile(
 
 
 class Scan(NamedTuple):
-    """Records of the readable reports in a folder, and one line for each unreadable one."""
+    """Records of the readable reports in a folder, and one line for each unreadable one: a
+    problem, or a warning where another report has the same figures."""
 
     records: list[SynthesisRecord]
     problems: list[str]
+    warnings: list[str]
 
 
 def read_reports(folder: Path) -> list[SynthesisRecord]:
     """Every vendor report under `folder` (or the one file), one record per file.
 
-    A UserError has one line for each file that is empty, truncated or damaged, or says that
-    there is no report at all.
+    A UserError has one line for each file that is empty, truncated or damaged and whose figures
+    are in no other, or says that there is no report at all.
     """
-    records, problems = scan_reports(folder)
-    if problems:
-        raise UserError("\n".join(problems))
-    return records
+    scan = scan_reports(folder)
+    if scan.problems:
+        raise UserError("\n".join(scan.problems))
+    return scan.records
 
 
 def scan_reports(folder: Path) -> Scan:
@@ -70,16 +73,21 @@ def scan_reports(folder: Path) -> Scan:
     if not folder.exists():
         raise UserError(f"{folder}: no such folder; give the folder with the tool's reports")
     root = folder if folder.is_dir() else folder.parent
-    scan = Scan([], [])
+    scan = Scan([], [], [])
+    unreadable: dict[str, str] = {}
     for path in _candidates(folder):
+        source = path.relative_to(root).as_posix()
         try:
-            scan.records.extend(read_file(path, path.relative_to(root).as_posix()))
+            scan.records.extend(read_file(path, source))
         except UserError as error:
-            scan.problems.append(str(error))
-    if not scan.records and not scan.problems:
+            unreadable[source] = str(error)
+    for source, fault in unreadable.items():
+        told = _told_elsewhere(source, scan.records)
+        (scan.warnings if told else scan.problems).append(fault)
+    if not scan.records and not unreadable:
         raise UserError(
-            f"{folder}: no vendor report found; looked for csynth, cosim, csim, utilization and "
-            f"timing reports ({', '.join(SUFFIXES)}, gzip'd or not)"
+            f"{folder}: no vendor report found; looked for csynth, cosim, csim, utilization, "
+            f"timing and export reports ({', '.join(SUFFIXES)}, gzip'd or not)"
         )
     _mark_parts(scan.records)
     return scan
@@ -141,6 +149,15 @@ def _read(path: Path, source: str) -> list[SynthesisRecord]:
         if OTHER_VIVADO.search(head) or not (expected or name.endswith(".xml")):
             return []
     raise Unreadable("is not a report that can be read")
+
+
+def _told_elsewhere(source: str, records: Sequence[SynthesisRecord]) -> bool:
+    """Whether a C synthesis report that cannot be read is one of several of the same design: the
+    one that the folder's csynth.xml or csynth.rpt names, and its figures are among `records`."""
+    folder, _, name = source.rpartition("/")
+    group = [r for r in records if r.source.rpartition("/")[0] == folder]
+    tops = {r.top for r in group if r.source.rpartition("/")[2].startswith("csynth.")}
+    return "csynth" in name and any(r.kind == "csynth" and r.top in tops for r in group)
 
 
 def _mark_parts(records: list[SynthesisRecord]) -> None:

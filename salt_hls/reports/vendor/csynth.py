@@ -9,6 +9,7 @@ from typing import cast
 from xml.etree import ElementTree
 
 from salt_hls.reports.model import Cycles, Module, Resources, SynthesisRecord
+from salt_hls.reports.vendor import export
 from salt_hls.reports.vendor.text import (
     Table,
     Unreadable,
@@ -18,6 +19,7 @@ from salt_hls.reports.vendor.text import (
     ends_with_rule,
     field,
     find,
+    headings,
     integer,
     open_report,
     read_table,
@@ -40,7 +42,7 @@ HEAD_LIMIT = 1 << 20  # bytes; the top's summary stands in the first few kB
 
 
 def read_xml(path: Path, source: str) -> SynthesisRecord | None:
-    """Read csynth.xml; None for XML of other kinds.
+    """Read csynth.xml, or what Vivado made of an export (`export.py`); None for other XML.
 
     Only the top's own summary is parsed (it stands first; the modules after it can be 40 MB),
     the rest is just run through to see that the file is whole.
@@ -69,10 +71,10 @@ def read_xml(path: Path, source: str) -> SynthesisRecord | None:
                     return None
                 if event == "end" and depth == 1:
                     sections.setdefault(element.tag, element)
+            if sections.keys() & {"TimingReport", "AreaReport"}:
+                return export.read_xml(path, source)
     if not tail.rstrip().endswith(b"</profile>"):
         raise Unreadable("is cut off before </profile>")
-    if "AreaReport" in sections:  # export.xml of HLS, the same root with other sections
-        return None
     return _xml_record(sections, source)
 
 
@@ -161,13 +163,12 @@ def read_rpt(lines: Sequence[str], source: str) -> SynthesisRecord:
 def read_summary(lines: Sequence[str], source: str) -> SynthesisRecord:
     """Read csynth.rpt of Vitis HLS ("Synthesis Summary Report of"): one row per module.
 
-    It gives no clock, and '-' where a module has none of a resource or none is known.
+    It gives no clock, and '-' where a module has none of a resource.
     """
-    start = find(lines, "+ Performance & Resource Estimates")
-    table = read_table(lines, start)
-    if len(table) < 2 or len(table[0]) < 2 or not table[1]:
+    start = find(lines, ("+ Performance & Resource Estimates", "* Performance & Resource"))
+    table, names = read_table(lines, start), headings(lines, start)
+    if len(table) < 2 or not table[1]:
         raise Unreadable("has no row for the top module")
-    names = [" ".join(pair).strip() for pair in zip(*table[0][:2], strict=False)]
     row = table[1][0]
     if len(names) != len(row):
         raise Unreadable(f"has a table row of {len(row)} cells under {len(names)} headings")
@@ -180,7 +181,7 @@ def read_summary(lines: Sequence[str], source: str) -> SynthesisRecord:
     used = {}
     for name in COLUMNS.keys() & cells.keys():
         count, _, percent = cells[name].partition(" (")
-        used[name] = count
+        used[name] = "0" if count == "-" else count
         check_zero(name, integer(count), percent)
     head = lines[:start]
     latency, interval = _ends(cells["Latency (cycles)"]), _ends(cells["Interval"])
@@ -231,6 +232,7 @@ def _record(
     for name in ("lut", "ff", "dsp", "bram18"):
         if getattr(used, name) is None:
             raise Unreadable(f"gives no {name.upper()} count")
+    interval = _known_interval(latency, interval, pipeline_type)
     cycles, ii = _cycles(latency), _cycles(interval)
     _check_zeros(latency, interval, absolute)
     target, estimated, uncertainty = (decimal(cell) for cell in clocks)
@@ -266,6 +268,15 @@ def _record(
         ],
         **used.model_dump(),
     )
+
+
+def _known_interval(
+    latency: Sequence[str], interval: Sequence[str], pipeline_type: str
+) -> Sequence[str]:
+    """The interval; of a pipelined loop the .rpt prints 0 where the tool's .xml has a number."""
+    zero = integer(interval[0]) == 0 and integer(interval[1]) == 0
+    takes_time = any(integer(end) != 0 for end in latency)
+    return ("?", "?") if zero and takes_time and "loop" in pipeline_type else interval
 
 
 def _check_zeros(latency: Sequence[str], interval: Sequence[str], absolute: Sequence[str]) -> None:
@@ -343,7 +354,7 @@ def _modules(lines: Sequence[str], latency: int, area: int) -> list[Module]:
             Module(
                 name=row[1],
                 latency_cycles=_cycles(row[2:4]),
-                ii_cycles=_cycles(row[-3:-1]),
+                ii_cycles=_cycles(_known_interval(row[2:4], row[-3:-1], row[-1])),
                 **used.get(row[0], Resources()).model_dump(),
             )
         )

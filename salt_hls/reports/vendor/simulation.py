@@ -105,6 +105,9 @@ def _cosim_record(
 ) -> SynthesisRecord:
     # the simulator prints 0 for what it did not see, as the interval of a single transaction
     cycles, seen = (ends if all(ends) else [None] * 3 for ends in (latency, interval))
+    notes = ["C/RTL co-simulation failed."] if status == "Fail" else []
+    if rtl and status == "Pass" and cycles[0] is None:
+        notes = ["No latency beside Pass: as written before the simulation, it is no verdict."]
     return SynthesisRecord(
         source=source,
         stage="csynth",
@@ -116,7 +119,7 @@ def _cosim_record(
         latency_min_avg_max=latency,
         interval_min_avg_max=interval,
         total_cycles=total_cycles or None,
-        notes=["C/RTL co-simulation failed."] if status == "Fail" else [],
+        notes=notes,
     )
 
 

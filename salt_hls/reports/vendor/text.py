@@ -74,12 +74,14 @@ def check_zero(name: str, used: int | float | None, percent: str | None) -> None
         raise Unreadable(f"says {name} 0 but {percent.strip()} %")
 
 
-def find(lines: Sequence[str], text: str, start: int = 0) -> int:
-    """Index of the first line at or after `start` that begins with `text`, indentation aside."""
+def find(lines: Sequence[str], text: str | tuple[str, ...], start: int = 0) -> int:
+    """Index of the first line at or after `start` that begins with (one of) `text`, indentation
+    aside."""
     for index in range(start, len(lines)):
         if lines[index].lstrip().startswith(text):
             return index
-    raise Unreadable(f"has no '{text.strip()}' section")
+    name = text if isinstance(text, str) else text[0]
+    raise Unreadable(f"has no '{name.strip()}' section")
 
 
 def field(lines: Sequence[str], pattern: str) -> str | None:
@@ -119,6 +121,27 @@ def _table_lines(lines: Sequence[str], start: int) -> Iterator[str]:
         if damaged:
             raise Unreadable(f"has a damaged table row at line {index + 1}")
         yield line
+
+
+def headings(lines: Sequence[str], start: int) -> list[str]:
+    """Names of the columns of the first ruled table at or after `start`.
+
+    The rule says where columns are; a cell of a header line may span several, and gives its text
+    to each: `Latency` over `(cycles)` and `(ns)`.
+    """
+    top = next((i for i in range(start, len(lines)) if lines[i].lstrip().startswith("+-")), None)
+    if top is None:
+        raise Unreadable("has no table")
+    edges = [i for i, sign in enumerate(lines[top]) if sign == "+"]
+    words: list[list[str]] = [[] for _ in edges[1:]]
+    for line in lines[top + 1 :]:
+        if not line.lstrip().startswith("|"):
+            break
+        for column, right in enumerate(edges[1:]):
+            left = line.rfind("|", 0, right)
+            end = line.find("|", left + 1)
+            words[column].append(line[left + 1 : end].strip())
+    return [" ".join(filter(None, column)) for column in words]
 
 
 def ends_with_rule(lines: Sequence[str]) -> bool:
