@@ -21,6 +21,7 @@ from salt_hls.firmware.names import top_name
 from salt_hls.firmware.streams import check, stream
 from salt_hls.firmware.supported import check_model
 from salt_hls.fixed import FLOAT32_BITS, FixedType
+from salt_hls.layers import KERAS_CLASSES
 from salt_hls.layers.hls_ops import ArithmeticNode
 
 KNOWN = ("InputLayer", *RULES)
@@ -73,9 +74,14 @@ def convert(
             if isinstance(layer, tf.keras.layers.InputLayer):
                 settings["Precision"] = {"result": str(input_type)}
             elif isinstance(layer, tf.keras.layers.GlobalMaxPooling1D):
-                # hls4ml does not infer this one.
+                # hls4ml does not infer this one: it keeps the type of its argument.
                 declared = str(lowered.types[layer.name])
                 settings["Precision"] = {"result": declared, "accum": declared}
+                source = layer.input._keras_history.layer
+                if type(source).__name__ not in ("InputLayer", *KERAS_CLASSES):
+                    for setting in (source.name, f"{source.name}_linear"):
+                        known = config["LayerName"].setdefault(setting, {})
+                        known.setdefault("Precision", {})["result"] = declared
             elif type(layer).__name__ == "QDense" and len(layer.input_shape) == 3:
                 settings["ParallelizationFactor"] = layer.input_shape[1]
         graph = hls4ml.converters.convert_from_keras_model(
