@@ -41,9 +41,7 @@ def test_golden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     changed[7, 2] += 5
     golden.write_golden("salt_p4_n16", changed)
     printed = called("golden", "salt_p4_n16", "--build", tmp_path / "build")
-    assert printed == (
-        "salt_p4_n16: 1 of 2500 logits changed in 1 of 500 jets, by up to 5 LSB"
-    )
+    assert printed == ("salt_p4_n16: 1 of 2500 logits changed in 1 of 500 jets, by up to 5 LSB")
     assert np.array_equal(golden.read_golden("salt_p4_n16"), committed)
 
 

@@ -141,6 +141,14 @@ def test_seeds_are_disjoint() -> None:
     assert len({c.seed for c in chunks}) == len(chunks) == len({c.file_name for c in chunks})
 
 
+@pytest.mark.parametrize("name", ["train", "validation", "test", "sample"])
+def test_jets_of_others_are_not_overwritten(name: str, tmp_path: Path) -> None:
+    (tmp_path / f"{name}.h5").write_text("mine")
+    with pytest.raises(UserError, match=rf"{name}.h5: is there, but not the chunks"):
+        next(generator.generate(10, tmp_path, 1, lambda d, n: None))
+    assert [p.read_text() for p in tmp_path.iterdir()] == ["mine"]
+
+
 def test_generation_resumes(tmp_path: Path) -> None:
     calls: list[tuple[int, int]] = []
     paths = list(generator.generate(10, tmp_path, 2, lambda d, n: calls.append((d, n)), 3))
