@@ -119,15 +119,14 @@ def test_sample_holds_real_jets_of_every_class() -> None:
     assert 80 < medians["W"] < 91 < medians["Z"] < 100 and 165 < medians["t"] < 185
 
 
-def test_generator_is_seeded_and_physical(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generator, "EVENTS_PER_CHUNK", 12)
-    chunk = generator.Chunk("test", "W", 3)
+def test_generator_is_seeded_and_physical() -> None:
+    chunk = generator.Chunk("test", "W", 3, collisions=12)
     first, second = generator.generate_chunk(chunk), generator.generate_chunk(chunk)
     assert len(first) >= 12
     assert np.array_equal(first.constituents, second.constituents)
     assert not np.array_equal(
         first.constituents[:5],
-        generator.generate_chunk(generator.Chunk("test", "W", 4)).constituents[:5],
+        generator.generate_chunk(generator.Chunk("test", "W", 4, 12)).constituents[:5],
     )
     pt = first.jets[:, JET_COLUMNS.index("pt")]
     assert np.all((pt > 800) & (pt < 1600))
@@ -140,22 +139,6 @@ def test_generator_is_seeded_and_physical(monkeypatch: pytest.MonkeyPatch) -> No
 def test_seeds_are_disjoint() -> None:
     chunks = generator.plan(560_000)
     assert len({c.seed for c in chunks}) == len(chunks) == len({c.file_name for c in chunks})
-
-
-def test_generation_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generator, "EVENTS_PER_CHUNK", 3)
-    calls: list[tuple[int, int]] = []
-    paths = list(generator.generate(10, tmp_path, 2, lambda d, n: calls.append((d, n))))
-    assert [p.name for p in paths] == ["train.h5", "validation.h5", "test.h5", "sample.h5"]
-    assert calls[0] == (0, 45) and calls[-1] == (45, 45)
-    stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / "chunks").iterdir()}
-    lost = next(iter(stamps))
-    lost.unlink()
-    calls.clear()
-    list(generator.generate(10, tmp_path, 1, lambda d, n: calls.append((d, n))))
-    assert calls[0] == (42, 45)
-    again = {p: p.stat().st_mtime_ns for p in (tmp_path / "chunks").iterdir()}
-    assert [p for p in stamps if again[p] != stamps[p]] == [lost]
 
 
 @pytest.mark.parametrize("content", [b"", b"not hdf5 at all"])

@@ -19,9 +19,7 @@ neutral hadron   E > 1 GeV            100 %/sqrt(E/GeV) (+) 5 %      cells of 0.
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +30,7 @@ from numpy.typing import NDArray
 from salt_hls.errors import UserError
 from salt_hls.jets.dataset import CLASSES, MAX_CONSTITUENTS, JetSet
 from salt_hls.jets.kinematics import wrap
+from salt_hls.processes import process_pool
 
 PROCESSES: dict[str, tuple[str, ...]] = {
     "g": ("HardQCD:gg2gg=on", "HardQCD:qqbar2gg=on"),
@@ -78,6 +77,7 @@ class Chunk:
     split: str
     jet_class: str
     index: int
+    collisions: int = EVENTS_PER_CHUNK
 
     @property
     def seed(self) -> int:
@@ -172,12 +172,12 @@ def _pythia(jet_class: str, seed: int) -> Any:
 
 
 def generate_chunk(chunk: Chunk) -> JetSet:
-    """The jets of one chunk: 2 leading jets of `EVENTS_PER_CHUNK` collisions, where they pass."""
+    """The jets of one chunk: 2 leading jets of its collisions, where they pass."""
     import awkward as ak
     import fastjet
 
     pythia = _pythia(chunk.jet_class, chunk.seed)
-    events = pythia.nextBatch(EVENTS_PER_CHUNK)
+    events = pythia.nextBatch(chunk.collisions)
     rng = np.random.default_rng(chunk.seed)
 
     particles = events.prt
@@ -260,13 +260,13 @@ def _write_chunk(chunk: Chunk, folder: Path) -> int:
     return len(jets)
 
 
-def plan(jets: int) -> list[Chunk]:
+def plan(jets: int, collisions: int = EVENTS_PER_CHUNK) -> list[Chunk]:
     """Chunks for about `jets` jets, 80 / 10 / 10 % train / validation / test, classes balanced."""
-    per_class = jets / len(CLASSES) / (2 * EVENTS_PER_CHUNK * 0.85)
+    per_class = jets / len(CLASSES) / (2 * collisions * 0.85)
     shares = {"train": 0.8, "validation": 0.1, "test": 0.1}
     count = {split: max(1, round(per_class * share)) for split, share in shares.items()}
     return [
-        Chunk(split, jet_class, index)
+        Chunk(split, jet_class, index, collisions)
         for split in SPLITS
         for index in range(count[split])
         for jet_class in CLASSES
@@ -278,29 +278,28 @@ def generate(
     folder: Path,
     workers: int,
     progress: Callable[[int, int], None],
+    collisions: int = EVENTS_PER_CHUNK,
 ) -> Iterator[Path]:
     """Generates what is missing in `folder`/chunks, then joins each split to `folder`/<split>.h5.
 
-    `progress(done, total)` is called in collisions. An interrupted run continues where it stopped.
+    `progress(done, total)` is called in collisions; a chunk has `collisions`. An interrupted run
+    drops the chunks it is at and continues with them.
     """
     chunks = folder / "chunks"
     chunks.mkdir(parents=True, exist_ok=True)
-    wanted = plan(jets)
+    wanted = plan(jets, collisions)
     missing = [c for c in wanted if not (chunks / c.file_name).exists()]
-    total = len(wanted) * EVENTS_PER_CHUNK
-    done = total - len(missing) * EVENTS_PER_CHUNK
+    total = len(wanted) * collisions
+    done = total - len(missing) * collisions
     progress(done, total)
-    ignore = (signal.SIGINT, signal.SIG_IGN)  # the parent alone answers Ctrl-C
-    with ProcessPoolExecutor(workers, initializer=signal.signal, initargs=ignore) as pool:
-        futures = [pool.submit(_write_chunk, c, chunks) for c in missing]
-        try:
-            for future in as_completed(futures):
-                future.result()
-                done += EVENTS_PER_CHUNK
-                progress(done, total)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+
+    def written(_: int) -> None:
+        nonlocal done
+        done += collisions
+        progress(done, total)
+
+    with process_pool(workers) as pool:
+        pool.map(_write_chunk, {c.file_name: (c, chunks) for c in missing}, written)
     for split in SPLITS:
         parts = [JetSet.read(chunks / c.file_name) for c in wanted if c.split == split]
         path = folder / f"{split}.h5"
