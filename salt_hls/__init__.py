@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 __version__ = "0.1.0"
+
+# QKeras and hls4ml's reader are of Keras 2, which TensorFlow 2.16 and later keep as `tf_keras`.
+os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
 
 def register() -> None:

@@ -7,9 +7,11 @@ import logging
 import os
 import signal
 import sys
+import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,9 +28,10 @@ from rich.progress import (
 )
 from rich.table import Column, Table
 
-from salt_hls.config import ROOT, find_model
+from salt_hls.config import CLOCK_NS, find_model
 from salt_hls.errors import UserError
 from salt_hls.files import DISK, disk_error, fresh_folder, locked
+from salt_hls.paths import CHECKOUT
 from salt_hls.processes import cores
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -52,10 +55,19 @@ Build = Annotated[Path, typer.Option(help="Folder of the builds.")]
 BudgetName = Annotated[
     str, typer.Option("--budget", help="A budget of synth/budgets, or a path to your own.")
 ]
-Clock = Annotated[
-    float | None, typer.Option(min=0.1, help="Clock period of the RTL in ns, else the model's.")
-]
 
+
+def _clock(period: float | None) -> float | None:
+    least, most = CLOCK_NS
+    if period is not None and not least <= period <= most:  # NaN is neither
+        raise typer.BadParameter(f"must be {least:g} ... {most:g} ns, got {period:g}")
+    return period
+
+
+Clock = Annotated[
+    float | None,
+    typer.Option(callback=_clock, help="Clock period of the RTL in ns, else the model's."),
+]
 
 DEFAULT_BUDGET = "cms_l1t_jet"
 
@@ -103,7 +115,7 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
 
         def update(description: str, done: int, total: int) -> None:
             if _Interrupted.received:
-                _interrupted()
+                raise _Interrupted
             bar.update(task, description=description, completed=done, total=total)
 
         yield update
@@ -290,7 +302,9 @@ def diagnose(
     build: Build = Path("build"),
 ) -> None:
     """Looks for signs of failure: order of particles, attention, use of types and tables."""
-    find_model(model)
+    from salt_hls.reports.folder import build_folder
+
+    build_folder(build, find_model(model).stem)
     from salt_hls.firmware.diagnose import diagnose as run
 
     with progress_bar() as update:
@@ -325,8 +339,9 @@ def golden(
         with progress_bar() as update:
             update(f"simulate {name}", 0, 1)
             tagger = load_tagger(name)
+            log = build / "golden" / f"{tagger.name}.compile.log"
             with fresh_folder(build / "golden" / tagger.name) as folder:
-                project = write_and_compile(tagger, folder, "Vitis")
+                project = write_and_compile(tagger, folder, "Vitis", log)
                 new = regression.simulated_logits(tagger, project, cores())
         try:
             change = regression.changes(regression.read_golden(name), new)
@@ -354,7 +369,7 @@ def scaling(
     model: Model = "salt_p4_n150",
     path: Annotated[
         Path, typer.Option(help="JSON of the figures; the plot stands beside it.")
-    ] = ROOT / "docs" / "results" / "scaling.json",
+    ] = CHECKOUT / "docs" / "results" / "scaling.json",
     build: Build = Path("build"),
 ) -> None:
     """Measures cycles and area of a streaming tagger against particles and lanes."""
@@ -380,7 +395,7 @@ def results(
     study: Annotated[
         Path,
         typer.Option(help="YAML of the rows; results beside it, tables in <folder>.md."),
-    ] = ROOT / "docs" / "results" / "ablations.yaml",
+    ] = CHECKOUT / "docs" / "results" / "ablations.yaml",
     render: Annotated[bool, typer.Option(help="Train nothing, renew tables and plots.")] = False,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Trainings at a time, a core each; all cores if none.")
@@ -527,6 +542,19 @@ def _print_report(report: Any) -> None:
     console.print(table)
 
 
+class _Warnings(logging.Handler):
+    """Prints what the program logs for its user."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _warn(record.getMessage())
+
+
+INTERRUPTED = "interrupted; nothing half-written is left, long work continues next time"
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+GRACE_S = 10.0
+"""An interrupted run that has not ended by itself after so long is ended."""
+
+
 class _Interrupted(BaseException):
     """Not an `Exception`: hls4ml's writer passes over those raised while it imports Keras.
 
@@ -538,12 +566,30 @@ class _Interrupted(BaseException):
 
 
 def _interrupted(*_: object) -> None:
-    _Interrupted.received = True
-    raise _Interrupted("interrupted; nothing half-written is left, long work continues next time")
+    """Handles the first signal; while the run ends, more of them change nothing."""
+    if not _Interrupted.received:
+        _Interrupted.received = True
+        sys.unraisablehook = lambda _: None  # where it is dropped, in a `__del__`, nobody is told
+        raise _Interrupted
+
+
+def _tell_and_end(signals: int, told: threading.Event) -> None:
+    """A thread: says at once that a signal came, even while the main thread is in a C function."""
+    os.read(signals, 1)
+    with suppress(OSError):  # the terminal may be gone
+        _say(errors, f"salt-hls: {INTERRUPTED}")
+    told.set()
+    time.sleep(GRACE_S)
+    with suppress(OSError):
+        errors.show_cursor()
+    os._exit(1)  # what still runs is killed by the watcher of `processes`
 
 
 def main() -> None:
-    """Entry point: a `UserError`, or a disk that fails, becomes its line and exit status 1."""
+    """Entry point: a `UserError`, or a disk that fails, becomes its line and exit status 1.
+
+    So does a signal to end (Ctrl-C, a closed terminal): its line comes at once.
+    """
     if not (3, 10) <= sys.version_info[:2] <= (3, 11):
         found = ".".join(str(n) for n in sys.version_info[:2])
         errors.print(f"salt-hls: needs Python 3.10 or 3.11 (TensorFlow 2.14), found {found}")
@@ -551,17 +597,37 @@ def main() -> None:
     # What TensorFlow and QKeras warn about is not the user's doing; tests run with warnings on.
     warnings.simplefilter("ignore")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupted)
+    ours = logging.getLogger("salt_hls")
+    ours.addHandler(_Warnings())
+    ours.propagate = False  # libraries print what reaches the root
+    errors.file = sys.stderr  # while hls4ml converts, what it prints is held back
+    signals, wakeup = os.pipe()
+    os.set_blocking(wakeup, False)
+    signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+    told = threading.Event()
+    threading.Thread(target=_tell_and_end, args=(signals, told), daemon=True).start()
+    for number in SIGNALS:
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup
+            signal.signal(number, _interrupted)
     try:
         app()
-    except (UserError, _Interrupted) as error:
-        fault = str(error)
-    except OSError as error:
-        if error.errno not in DISK:
+    except BaseException as error:
+        if _Interrupted.received:
+            for number in SIGNALS:  # where Python ends, our handler is no more
+                signal.signal(number, signal.SIG_IGN)
+            told.wait(GRACE_S)
+            raise SystemExit(1) from None
+        fault = _fault(error)
+        if fault is None:
             raise
-        fault = str(disk_error(error.filename or "a file", error))
-    else:
-        return
-    errors.print(f"salt-hls: {fault}", markup=False, highlight=False, soft_wrap=True)
-    raise SystemExit(1)
+        _say(errors, f"salt-hls: {fault}")
+        raise SystemExit(1) from None
+
+
+def _fault(error: BaseException) -> str | None:
+    """The line about an error that is the user's to mend."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in DISK:
+        return str(disk_error(error.filename or "a file", error))
+    return None

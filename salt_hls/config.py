@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import (
+    AfterValidator,
     AliasChoices,
     BaseModel,
     BeforeValidator,
@@ -19,10 +21,10 @@ from pydantic import (
 )
 
 from salt_hls.errors import UserError
-from salt_hls.fixed import FixedType
+from salt_hls.fixed import FLOAT32_BITS, FixedType, check_table
+from salt_hls.paths import KERAS_MODELS
 
-ROOT = Path(__file__).resolve().parents[1]
-MODELS = ROOT / "keras_models"
+MODELS = KERAS_MODELS
 
 Order = Literal["kt", "pt", "delta_r", "lund", "shuffled", "given"]
 
@@ -31,19 +33,60 @@ def _parse_type(value: Any) -> Any:
     if isinstance(value, FixedType):
         return value
     try:
-        return FixedType.parse(str(value))
+        declared = FixedType.parse(str(value))
     except UserError as error:
         raise ValueError(str(error)) from None
+    if declared.width - declared.signed > FLOAT32_BITS:
+        raise ValueError(f"more than {FLOAT32_BITS} bits, which float32 cannot hold in training")
+    return declared
 
 
 Type = Annotated[FixedType, BeforeValidator(_parse_type), PlainSerializer(str)]
 """An `ap_fixed<...>` text in YAML, a `FixedType` in Python."""
 
 
-class Strict(BaseModel):
-    """Base of every configuration: immutable, and nothing unknown passes."""
+def _parse_weight_type(value: Any) -> Any:
+    declared = _parse_type(value)
+    # Without modes a type means TRN and WRAP; of a weight nothing is said then.
+    if "," in str(value).partition(",")[2]:
+        modes = (declared.rounding, declared.overflow)
+        if modes != ("RND_CONV", "SAT"):
+            raise ValueError(
+                f"QKeras rounds weights half to even and saturates: {modes[0]} and {modes[1]} "
+                "cannot be had; give RND_CONV,SAT or no modes"
+            )
+    if not (declared.signed and declared.width >= 2 and 1 <= declared.int_bits <= declared.width):
+        raise ValueError(
+            "a weight of QKeras is ap_fixed<W,I> with W at least 2 and I = 1 ... W, signs included"
+        )
+    return declared
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+
+WeightType = Annotated[FixedType, BeforeValidator(_parse_weight_type), PlainSerializer(str)]
+"""The type of a weight, one that QKeras' `quantized_bits` has: signed, half to even, saturating."""
+
+
+def _table_type(argument: FixedType, name: str = "") -> FixedType:
+    try:
+        check_table(argument, name)
+    except UserError as error:
+        raise ValueError(str(error).removeprefix(": ")) from None
+    return argument
+
+
+TableType = Annotated[Type, AfterValidator(_table_type)]
+"""The type of a value that is looked up in a table."""
+
+Count = Annotated[int, Field(gt=0, le=4096)]
+
+CLOCK_NS = (0.1, 1000.0)
+"""Bounds of a clock period."""
+
+
+class Strict(BaseModel):
+    """Base of every configuration: immutable, and nothing unknown passes, nor NaN or infinity."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Feature(Strict):
@@ -55,7 +98,7 @@ class Feature(Strict):
     """
 
     curve: Literal["linear", "log2"] = "linear"
-    scale: float = Field(gt=0)
+    scale: float = Field(ge=1e-6, le=1e6)
     type: Type
 
 
@@ -87,13 +130,24 @@ class Inputs(Strict):
         return FixedType(int_bits + max(t.frac_bits for t in types), int_bits, signed)
 
 
+class Grid(Strict):
+    """The input tensor of a saved model: one type for all of its values."""
+
+    type: Type
+
+    @property
+    def container(self) -> FixedType:
+        """The grid, without the rounding that its values have had."""
+        return self.type.exact()
+
+
 class AttentionTypes(Strict):
     """Types inside conv-attention, in the order in which values pass them."""
 
     logits: Type
-    conv: Type
+    conv: TableType
     exp: Type
-    sum: Type
+    sum: TableType
     reciprocal: Type
     attention: Type
     output: Type
@@ -106,8 +160,8 @@ class Types(Strict):
     Weights round half to even and saturate (QKeras `quantized_bits`, alpha = 1).
     """
 
-    weights: dict[str, Type]
-    biases: Type
+    weights: dict[str, WeightType]
+    biases: WeightType
     embed: Type
     query: Type
     key_projection: Type
@@ -115,8 +169,8 @@ class Types(Strict):
     value_projection: Type
     value: Type
     attention: AttentionTypes
-    tanh1_input: Type
-    tanh2_input: Type
+    tanh1_input: TableType
+    tanh2_input: TableType
     tanh_output: Type
     feed_forward: Type
     head: Type
@@ -143,18 +197,26 @@ class Types(Strict):
 class Phase(Strict):
     """Part of a training: a batch size for at most so many epochs, until it stops improving."""
 
-    batch: int = Field(gt=0)
-    epochs: int = Field(gt=0)
-    patience: int = Field(gt=0)
-    learning_rate: float = Field(gt=0)
+    batch: int = Field(gt=0, le=2**24)
+    epochs: Count
+    patience: Count
+    learning_rate: float = Field(ge=1e-9, le=10)
 
 
 class Training(Strict):
     """Float training, then quantization-aware training of the same weights."""
 
-    seed: int = 1
+    seed: int = Field(default=1, ge=0, lt=2**32)
     float_phases: tuple[Phase, ...] = Field(min_length=1)
     quantized_phases: tuple[Phase, ...] = Field(min_length=1)
+
+
+def _part(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9._-]*", name):
+        raise ValueError(
+            "must be a device's name of letters, digits and hyphens, such as xcvu13p-flga2577-2-e"
+        )
+    return name
 
 
 class Firmware(Strict):
@@ -164,10 +226,10 @@ class Firmware(Strict):
     a jet every ceil(particles / particles_per_clock) clocks.
     """
 
-    part: str = "xcvu13p-flga2577-2-e"
-    clock_ns: float = Field(default=2.5, gt=0)
+    part: Annotated[str, AfterValidator(_part)] = "xcvu13p-flga2577-2-e"
+    clock_ns: float = Field(default=2.5, ge=CLOCK_NS[0], le=CLOCK_NS[1])
     io_type: Literal["io_parallel", "io_stream"] = "io_parallel"
-    particles_per_clock: int = Field(default=1, gt=0)
+    particles_per_clock: Count = 1
 
     @model_validator(mode="after")
     def _lanes_stream(self) -> Firmware:
@@ -186,19 +248,19 @@ class ModelConfig(Strict):
     Linformer: keys and values "dense", no filters. Full attention: attention "full", no filters.
     """
 
-    particles: int = Field(gt=0)
-    partitions: int = Field(gt=0)
-    width: int = Field(default=16, gt=0, description="d_model")
-    heads: int = Field(default=4, gt=0)
-    feed_forward: int = Field(default=16, gt=0)
-    blocks: int = Field(default=1, gt=0)
-    classes: int = Field(default=5, gt=0)
+    particles: Count
+    partitions: Count
+    width: Count = Field(default=16, description="d_model")
+    heads: Count = 4
+    feed_forward: Count = 16
+    blocks: Count = 1
+    classes: Count = 5
     attention: Literal["projected", "full"] = "projected"
     keys: Literal["partitioned", "dense"] = "partitioned"
     values: Literal["partitioned", "dense"] = "partitioned"
     share_projections: bool = False
     project_first: bool = True
-    filter_heights: tuple[Annotated[int, Field(gt=0)], ...] = (1, 3, 5)
+    filter_heights: tuple[Count, ...] = (1, 3, 5)
     inputs: Inputs
     types: Types | None = None
     training: Training | None = None
@@ -219,6 +281,9 @@ class ModelConfig(Strict):
             raise ValueError(f"width: must be a multiple of heads ({self.heads}), got {self.width}")
         if self.attention == "full" and self.filter_heights:
             raise ValueError("filter_heights: full attention has no convolution; give []")
+        if self.types is not None and not self.filter_heights:
+            logits = self.types.attention.logits
+            _table_type(logits, f"types.attention.logits: {logits}")
         if self.share_projections and (self.keys != self.values or not self.project_first):
             raise ValueError(
                 "share_projections: needs project_first: true and the same mode for keys and values"
@@ -229,6 +294,35 @@ class ModelConfig(Strict):
     def chunk(self) -> int:
         """Particles per partition, L = ceil(N / p)."""
         return math.ceil(self.particles / self.partitions)
+
+
+class SavedModel(Strict):
+    """What a saved Keras model does not say: the grid of its input, and the firmware's target."""
+
+    inputs: Grid | Inputs
+    firmware: Firmware = Firmware()
+
+
+class _SavedGrid(SavedModel):
+    inputs: Grid
+
+
+class _SavedParticles(SavedModel):
+    inputs: Inputs
+
+
+def load_saved_model(path: Path) -> SavedModel:
+    """The YAML beside a saved Keras model: `inputs` and `firmware`, of a full YAML only these.
+
+    Raises `UserError` as `load_yaml` does.
+    """
+    content = read_yaml(path)
+    if "particles" in content:
+        config = load_yaml(path, ModelConfig)
+        return SavedModel(inputs=config.inputs, firmware=config.firmware)
+    inputs = content.get("inputs")
+    of_one_type = isinstance(inputs, dict) and "type" in inputs
+    return load_yaml(path, _SavedGrid if of_one_type else _SavedParticles)
 
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
@@ -253,6 +347,14 @@ class _Loader(yaml.SafeLoader):
 def load_yaml(path: Path, kind: type[ConfigT]) -> ConfigT:
     """Reads a configuration; every fault is a `UserError` with file, key, rule and value."""
     try:
+        return kind.model_validate(read_yaml(path))
+    except ValidationError as error:
+        raise UserError(f"{path}: {first_fault(error)}") from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Keys and values of a YAML file; `UserError` when it holds none."""
+    try:
         text = path.read_text(encoding="utf-8")
         content = yaml.load(text, _Loader)
     except (OSError, UnicodeDecodeError) as error:
@@ -265,10 +367,7 @@ def load_yaml(path: Path, kind: type[ConfigT]) -> ConfigT:
         raise UserError(f"{path}: not valid YAML{line}{twice}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected keys and values, got {type(content).__name__}")
-    try:
-        return kind.model_validate(content)
-    except ValidationError as error:
-        raise UserError(f"{path}: {first_fault(error)}") from None
+    return content
 
 
 def first_fault(error: ValidationError) -> str:
@@ -279,7 +378,7 @@ def first_fault(error: ValidationError) -> str:
         return f"unknown key {key!r}; remove it or check its spelling"
     if fault["type"] == "missing":
         return f"the key {key!r} is missing"
-    message = fault["msg"].removeprefix("Value error, ")
+    message = fault["msg"].removeprefix("Value error, ").replace("\n", " ")
     return f"{key}: {message}, got {str(fault['input'])[:60]!r}" if key else message
 
 
@@ -295,6 +394,12 @@ def find_model(name: str) -> Path:
     if path.suffix in MODEL_FILES:
         if not path.is_file():
             raise UserError(f"model {name!r}: no such file")
+        # Folders and C++ get the model's name.
+        if not (re.match(r"\w", path.stem) and path.stem.isprintable() and len(path.stem) <= 100):
+            raise UserError(
+                f"model {name!r}: the file's name must begin with a letter or digit and have at "
+                "most 100 characters, none of control; rename it"
+            )
         return path
     known = sorted(p.stem for p in MODELS.glob("*.yaml"))
     if name not in known:

@@ -12,41 +12,40 @@ from typing import Any
 
 import numpy as np
 
-ROOT = Path(__file__).parents[1]
+from salt_hls.paths import HLS_TEMPLATES, PACKAGE
 
 
 def _code(*patterns: str, without: tuple[str, ...]) -> list[Path]:
-    left_out = {path for pattern in without for path in ROOT.glob(pattern)}
-    return sorted({p for pattern in patterns for p in ROOT.glob(pattern)} - left_out)
+    left_out = {path for pattern in without for path in PACKAGE.glob(pattern)}
+    found = {path for pattern in patterns for path in PACKAGE.glob(pattern)}
+    return sorted(found - left_out | {*HLS_TEMPLATES.glob("*.h")})
 
 
-_TEST_CASES = "salt_hls/layers/**/cases.py"
+_TEST_CASES = "layers/**/cases.py"
 CODE = _code(
-    "salt_hls/fixed.py",
-    "salt_hls/layers/**/*.py",
-    "salt_hls/firmware/*.py",
-    "salt_hls/rtl/*.py",
-    "salt_hls/rtl/*.v",
-    "salt_hls/rtl/*.cpp",
-    "hls_templates/*.h",
+    "fixed.py",
+    "layers/**/*.py",
+    "firmware/*.py",
+    "rtl/*.py",
+    "rtl/*.v",
+    "rtl/*.cpp",
     without=(_TEST_CASES,),
 )
 """What makes firmware and RTL from a graph, and simulates them."""
 
 FIRMWARE_CODE = _code(
-    "salt_hls/**/*.py",
-    "salt_hls/rtl/*.v",
-    "salt_hls/rtl/*.cpp",
-    "hls_templates/*.h",
+    "**/*.py",
+    "rtl/*.v",
+    "rtl/*.cpp",
     without=(
         _TEST_CASES,
-        "salt_hls/cli.py",
-        "salt_hls/jets/generator.py",
-        "salt_hls/jets/plots.py",
-        "salt_hls/jets/readers/**/*.py",
-        "salt_hls/training/run.py",
-        "salt_hls/training/train.py",
-        "salt_hls/training/ablations/**/*.py",
+        "cli.py",
+        "jets/generator.py",
+        "jets/plots.py",
+        "jets/readers/**/*.py",
+        "training/run.py",
+        "training/train.py",
+        "training/ablations/**/*.py",
     ),
 )
 """What makes checked firmware and its report from a model and the shipped jets: no training, no

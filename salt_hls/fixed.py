@@ -26,6 +26,12 @@ OVERFLOWS: tuple[Overflow, ...] = ("WRAP", "SAT", "SAT_SYM")
 MAX_WIDTH = 48
 """Widest supported value: sums of such products stay exact in float64."""
 
+FLOAT32_BITS = 24
+"""float32, in which Keras computes, holds numbers of this many bits (and a sign) exactly."""
+
+MAX_TABLE_BITS = 16
+"""Widest argument of a table: 2**16 entries, a constant in C++ and memory in the FPGA."""
+
 Array = Any
 """Grid floats (`NDArray[np.float64]`) or a symbolic array with the same methods."""
 
@@ -68,6 +74,11 @@ class FixedType:
                 "for example ap_fixed<8,3,RND,SAT>"
             )
         unsigned, width, int_bits, modes = found.groups()
+        if len(width) > 3 or len(int_bits) > 3:
+            raise UserError(
+                f"type {text[:60]!r}: width must be 1 ... {MAX_WIDTH}, and the number of integer "
+                "bits about as large"
+            )
         names = [m.strip().removeprefix("AP_") for m in modes.split(",") if m.strip()]
         rounding = next((n for n in names if n in ROUNDINGS), "TRN")
         overflow = next((n for n in names if n in OVERFLOWS), "WRAP")
@@ -185,6 +196,15 @@ class Table:
     def index(self, x: NDArray[np.float64]) -> NDArray[np.int64]:
         """Entry numbers of grid values."""
         return np.asarray(np.rint((x - self.first) * 2.0**self.source.frac_bits), np.int64)
+
+
+def check_table(argument: FixedType, name: str) -> None:
+    """Raises `UserError` when a table of this argument would be too large to be built."""
+    if argument.width > MAX_TABLE_BITS:
+        raise UserError(
+            f"{name}: its table would have 2^{argument.width} entries; "
+            f"give it at most {MAX_TABLE_BITS} bits"
+        )
 
 
 def lookup(table: Table, x: Array) -> Array:

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
-from qkeras import QDense
+from qkeras import QActivation, QDense, get_quantizer
 
-from salt_hls.config import Feature, Inputs, ModelConfig, Types, load_yaml
+from salt_hls.config import Feature, Inputs, ModelConfig, Types
 from salt_hls.errors import UserError
-from salt_hls.files import replacing
 from salt_hls.fixed import FixedType
+from salt_hls.layers import KERAS_CLASSES
 from salt_hls.layers.conv_attention.arithmetic import padding, scale_shift
 from salt_hls.layers.conv_attention.keras import ConvAttention
 from salt_hls.layers.dynamic_tanh.keras import DynamicTanh
@@ -23,6 +23,8 @@ from salt_hls.layers.head_dense.keras import HeadDense
 from salt_hls.layers.partitioned_projection.arithmetic import Mode
 from salt_hls.layers.partitioned_projection.keras import PartitionedProjection
 from salt_hls.layers.types import qkeras_text
+from salt_hls.saved_model import check_no_code
+from salt_hls.weights import require_finite
 
 Add = tf.keras.layers.Add
 
@@ -164,7 +166,12 @@ def snap_layer(layer: tf.keras.layers.Layer) -> None:
     for name in ("kernel", "bias"):
         weight, quantizer = getattr(layer, name, None), quantizer_of(layer, name)
         if quantizer is not None and weight is not None:
-            weight.assign(quantizer(tf.convert_to_tensor(weight)))
+            # Twice: x + (q - x), as QKeras computes, may be rounded off the grid the first time.
+            once = quantizer(tf.convert_to_tensor(weight))
+            twice = quantizer(once)
+            # Some have other values then: binary(use_01=1) of 0 is 1.
+            if np.allclose(once, twice):
+                weight.assign(twice)
 
 
 def quantizer_of(layer: tf.keras.layers.Layer, weight: str) -> Any:
@@ -173,80 +180,48 @@ def quantizer_of(layer: tf.keras.layers.Layer, weight: str) -> Any:
     return quantizer or getattr(layer, f"{weight}_quantizer", None)
 
 
-def load_weights(model: tf.keras.Model, path: Path) -> None:
-    """Loads an HDF5 weight file, checking shapes and finiteness.
+class _LoadableQActivation(QActivation):  # type: ignore[misc]
+    """QKeras' own does not read the quantizer in the configuration that it writes."""
 
-    Raises `UserError` naming the file and what does not fit.
-    """
-    try:
-        model.load_weights(path)
-    except (OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise UserError(f"{path}: these weights do not fit the model's YAML ({reason})") from None
-    _check_finite(model, path)
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> QActivation:
+        return QActivation(**{**config, "activation": get_quantizer(config["activation"])})
 
 
-def save_weights(model: tf.keras.Model, path: Path) -> None:
-    """Writes an HDF5 weight file, whole or not at all (`files.replacing`)."""
-    from keras.src.saving.saving_lib import H5IOStore, _save_state  # type: ignore[import-untyped]
+def load_keras_model(path: Path) -> tf.keras.Model:
+    """A saved Keras model.
 
-    # As `Model.save_weights`, but in memory first: HDF5 itself does not survive a full disk.
-    memory = _Memory()
-    store = H5IOStore(path.name, memory, "w")
-    _save_state(model, store, None, "", set())
-    store.close()
-    with replacing(path) as partial:
-        partial.write_bytes(memory.content)
-
-
-class _Memory:
-    """As much of an archive of files as `H5IOStore` writes to."""
-
-    content = b""
-
-    def writestr(self, _: str, content: bytes) -> None:
-        self.content = content
-
-
-def load_keras_model(path: Path, grid: Path) -> tuple[tf.keras.Model, ModelConfig]:
-    """A saved Keras model, and a configuration with the input grid and target of the YAML `grid`.
-
-    Raises `UserError` when the file is no Keras model of one (N, features) input.
+    The weights are as the file has them. Raises `UserError` when the file is no Keras model of one
+    (features,) or (particles, features) input, or holds Python code, which is not run.
     """
     from qkeras.utils import _add_supported_quantized_objects
 
+    layers = check_no_code(path)
     objects: dict[str, Any] = {}
     _add_supported_quantized_objects(objects)
+    objects["QActivation"] = _LoadableQActivation
+    known = {*dir(tf.keras.layers), *dir(tf.keras), *objects, *KERAS_CLASSES, "Functional"}
+    for name, kind in layers.items():
+        if kind not in known:
+            raise UserError(f"{path}: layer {name}: {kind} is no layer of Keras, QKeras or SAL-T")
     try:
         model = tf.keras.models.load_model(path, custom_objects=objects, compile=False)
     except UserError:
         raise
     except Exception as error:  # Keras raises whatever the file's content provokes
-        reason = " ".join(str(error).split())[:160]
+        # Keras puts the configuration of the layer in front of what is wrong with it.
+        reason = " ".join(str(error).partition("Exception encountered:")[2].split()) or str(error)
+        reason = " ".join(reason.split())[:160]
         raise UserError(f"{path}: not a Keras model that can be loaded here ({reason})") from None
-    shape = model.input_shape
-    if not isinstance(shape, tuple) or len(shape) != 3 or None in shape[1:]:
-        raise UserError(f"{path}: the model needs one input (particles, features), got {shape}")
-    _check_finite(model, path)
-    snap_weights(model)
-    config = load_yaml(grid, ModelConfig)
-    if shape[2] != len(config.inputs.features):
+    shapes = [tuple(tensor.shape) for tensor in getattr(model, "inputs", None) or []]
+    if len(shapes) != 1 or len(shapes[0]) not in (2, 3) or None in shapes[0][1:]:
+        got = ", ".join(str(shape[1:]) for shape in shapes) or "none"
         raise UserError(
-            f"{path}: the model has {shape[2]} features a particle, the input grid of {grid} "
-            f"{len(config.inputs.features)}"
+            f"{path}: the model needs one input (particles, features) or (features,) of numbers, "
+            f"got {got}"
         )
-    changes = {
-        "particles": shape[1],
-        "classes": model.output_shape[-1],
-        "partitions": min(config.partitions, shape[1]),
-    }
-    return model, config.model_copy(update=changes)
-
-
-def _check_finite(model: tf.keras.Model, path: Path) -> None:
-    for weight in model.weights:
-        if not np.all(np.isfinite(weight.numpy())):
-            raise UserError(f"{path}: weight {weight.name} holds NaN or infinity; retrain it")
+    require_finite(model, path)
+    return model
 
 
 def import_sal_t4hep(

@@ -67,10 +67,11 @@ def save_random_weights(path: Path, seed: int) -> None:
 
     from salt_hls.config import ModelConfig, load_yaml
     from salt_hls.models import build_model
+    from salt_hls.weights import save_weights
 
     tf.keras.utils.set_random_seed(seed)
     model = build_model(load_yaml(path, ModelConfig), quantized=True)
     rng = np.random.default_rng(seed)
     for weight in model.weights:
         weight.assign(weight + rng.normal(0, 0.2, weight.shape))
-    model.save_weights(path.with_name(f"{path.stem}.weights.h5"))
+    save_weights(model, path.with_name(f"{path.stem}.weights.h5"))

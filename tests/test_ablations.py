@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import yaml
 
-from salt_hls.config import MODELS, ROOT, ModelConfig, load_yaml
+from salt_hls.config import MODELS, ModelConfig, load_yaml
 from salt_hls.errors import UserError
 from salt_hls.jets.dataset import JetSet
 from salt_hls.models import build_model
+from salt_hls.paths import CHECKOUT as ROOT
 from salt_hls.training.ablations import compare, run
 from salt_hls.training.ablations.compare import Estimate, judge, row_results
 from salt_hls.training.ablations.pairwise import PairwiseBias, build_biased_model

@@ -371,20 +371,20 @@ def test_classes_of_data_and_model(classes: int, fits: bool, tmp_path: Path) -> 
     data = load_data(tmp_path / "a.h5", 4)
     config = yaml_with({}, tmp_path, classes=classes)
     if fits:
-        data.require_fit(config, Path("mine.yaml"))
+        data.require_fit(config.inputs, config.classes, Path("mine.yaml"))
     else:
         with pytest.raises(UserError, match=f"mine.yaml: classes is {classes}.* 2 .QCD, t."):
-            data.require_fit(config, Path("mine.yaml"))
+            data.require_fit(config.inputs, config.classes, Path("mine.yaml"))
 
 
 def test_points_need_a_model_of_points(tmp_path: Path) -> None:
     write_modelnet(tmp_path / "m")
     data = load_data(tmp_path / "m", 4)
     points = {"x": LINEAR, "y": LINEAR, "z": LINEAR, "order": "given"}
-    data.require_fit(yaml_with(points, tmp_path, classes=2), Path("mine.yaml"))
+    data.require_fit(yaml_with(points, tmp_path).inputs, 2, Path("mine.yaml"))
     for change in ({"order": "pt"}, {"y": {**LINEAR, "curve": "log2"}}):
         with pytest.raises(UserError) as error:
-            data.require_fit(yaml_with({**points, **change}, tmp_path, classes=2), Path("a.yaml"))
+            data.require_fit(yaml_with({**points, **change}, tmp_path).inputs, 2, Path("a.yaml"))
         curves = "linear, log2, linear" if "y" in change else "linear, linear, linear"
         assert str(error.value) == (
             "a.yaml: inputs: point clouds need order: given and curve: linear, got order: "

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from salt_hls.config import MODELS, ROOT
+from salt_hls.config import MODELS
+from salt_hls.paths import CHECKOUT as ROOT
 from salt_hls.reports.budget import (
     best_figures,
     conditions,

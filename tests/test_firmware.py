@@ -251,7 +251,7 @@ def broken_inputs(kind: str, make: Make, tmp_path: Path) -> tuple[Path, str]:
     if kind == "weights file damaged":
         path = make()
         path.with_name("small.weights.h5").write_bytes(b"no")
-        return path, "weights do not fit"
+        return path, "not an HDF5 file"
     if kind == "no weights":
         return make(weights=False), "no trained weights"
     if kind == "NaN weight":
@@ -260,7 +260,7 @@ def broken_inputs(kind: str, make: Make, tmp_path: Path) -> tuple[Path, str]:
         return path, "NaN"
     if kind == "sums beyond float32":
         types = yaml.safe_load(make().read_text())["types"]
-        types.update(feed_forward="ap_ufixed<20,4>", tanh2_input="ap_fixed<20,4>")
+        types.update(feed_forward="ap_ufixed<20,4>")
         return make(types=types), "24"
     if kind == "softmax without room":
         types = yaml.safe_load(make().read_text())["types"]
@@ -351,6 +351,20 @@ def test_leftovers_of_a_killed_run_are_removed(small_model: Make, tmp_path: Path
     build_firmware(str(small_model()), "Vitis", tmp_path / "build", BUDGET, 1, quiet)
     left = {p.name for p in (tmp_path / "build").iterdir() if not p.name.endswith(".lock")}
     assert left == {"small", other.name}
+
+
+def test_a_killed_compiler_leaves_its_log_and_the_good_build(
+    small_model: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiler, build = tmp_path / "bin/g++", tmp_path / "build"
+    compiler.parent.mkdir()
+    compiler.write_text("#!/bin/sh\necho compiling; kill -9 $$\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{compiler.parent}:{os.environ['PATH']}")
+    log = build / "small.compile.log"
+    with pytest.raises(UserError, match=f"g\\+\\+ was killed .signal 9.*; see {log}"):
+        build_firmware(str(small_model()), "Vitis", build, BUDGET, 1, quiet)
+    assert files(build) == {"small.compile.log": b"compiling\n"}
 
 
 @pytest.mark.parametrize("kill", [signal.SIGINT, signal.SIGTERM])

@@ -16,7 +16,7 @@ from salt_hls.firmware.build import load_tagger, write_and_compile
 @pytest.mark.parametrize("model", sorted(p.stem for p in MODELS.glob("*.yaml")))
 def test_logits_are_the_committed_ones(model: str, tmp_path: Path) -> None:
     tagger = load_tagger(model)
-    project = write_and_compile(tagger, tmp_path, "Vitis")
+    project = write_and_compile(tagger, tmp_path, "Vitis", tmp_path / "log")
     committed = golden.read_golden(model)
     assert committed.shape == (golden.JETS, tagger.config.classes)
     assert all(len(np.unique(column)) > 100 for column in committed.T)

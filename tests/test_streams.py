@@ -20,7 +20,7 @@ from salt_hls.firmware import csim as csim_module
 from salt_hls.firmware.build import build_firmware
 from salt_hls.firmware.compare import adversarial_inputs, first_difference, keras_layers
 from salt_hls.firmware.convert import tensors, write_project
-from salt_hls.firmware.csim import compile_csim, csim_pool, run_csim
+from salt_hls.firmware.csim import compile_csim, run_csim
 from salt_hls.firmware.replay import replay
 from salt_hls.firmware.streams import (
     LEAST,
@@ -35,6 +35,7 @@ from salt_hls.firmware.streams import (
 )
 from salt_hls.fixed import FixedType
 from salt_hls.layers.schedule import Process
+from salt_hls.processes import process_pool
 from salt_hls.reports.budget import load_budget
 
 RESIDUAL, QUERIES = "embed_relu_cpy4", "block1_query_fixed"
@@ -306,10 +307,12 @@ def test_large_jets_are_exact(
         csim_module, "COMPILE_FLAGS", ("-std=c++11", "-O0", "-fPIC", "-shared", "-w")
     )
     model, graph = built(tmp_path, lanes, **changes)
-    csim = compile_csim(write_project(graph), "small", tensors(graph), tmp_path / "csim")
+    csim = compile_csim(
+        write_project(graph), "small", tensors(graph), tmp_path / "csim", tmp_path / "log"
+    )
     features = (FixedType.parse("ap_ufixed<8,3>"), *(FixedType.parse("ap_fixed<9,4>"),) * 2)
     x = adversarial_inputs(changes["particles"], features)[:40]
-    with csim_pool(1) as pool:
+    with process_pool(1) as pool:
         simulated = run_csim(csim, x, pool, trace=True)
     golden = replay(graph, [x.astype(np.float64)])
     keras = keras_layers(model, x)

@@ -8,7 +8,6 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,8 @@ from numpy.typing import NDArray
 
 from salt_hls.files import replacing
 from salt_hls.firmware.build import load_tagger, sample_inputs, write_and_compile
-from salt_hls.firmware.csim import PART, Csim, csim_pool, run_csim
+from salt_hls.firmware.csim import PART, Csim, run_csim
+from salt_hls.processes import Pool, process_pool
 
 REPEATS = 3
 
@@ -32,11 +32,11 @@ def bench(reference: str, path: Path, progress: Callable[[str, int, int], None])
     with tempfile.TemporaryDirectory() as folder:
         progress("write and compile", 0, 1)
         start = time.perf_counter()
-        project = write_and_compile(tagger, Path(folder), "Vitis")
+        project = write_and_compile(tagger, Path(folder), "Vitis", path.with_suffix(".compile.log"))
         compile_s = time.perf_counter() - start
         for number, workers in enumerate(sorted({1, cores})):
             progress("simulate", number, 2)
-            with csim_pool(workers) as pool:
+            with process_pool(workers) as pool:
                 run_csim(project.csim, inputs[: PART * workers * 2], pool)  # starts the processes
                 seconds = min(_seconds(project.csim, inputs, pool) for _ in range(REPEATS))
             rates[str(workers)] = round(len(inputs) / seconds, 1)
@@ -60,7 +60,7 @@ def bench(reference: str, path: Path, progress: Callable[[str, int, int], None])
     return result
 
 
-def _seconds(csim: Csim, inputs: NDArray[np.float32], pool: ProcessPoolExecutor) -> float:
+def _seconds(csim: Csim, inputs: NDArray[np.float32], pool: Pool) -> float:
     start = time.perf_counter()
     run_csim(csim, inputs, pool)
     return time.perf_counter() - start

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -15,20 +16,52 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+import yaml
 from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
 
 import salt_hls
-from salt_hls.config import MODELS, ModelConfig, find_model, load_yaml
+from salt_hls.config import (
+    MODELS,
+    Inputs,
+    ModelConfig,
+    SavedModel,
+    find_model,
+    load_saved_model,
+    load_yaml,
+)
 from salt_hls.digest import FIRMWARE_CODE, digest, graph_digest
 from salt_hls.errors import UserError
-from salt_hls.files import fresh_folder, locked, put_folder, require_replaceable, restore
-from salt_hls.firmware.compare import adversarial_inputs, compare_all, first_difference
-from salt_hls.firmware.convert import Backend, convert, tensors, top_name, write_project
+from salt_hls.files import (
+    fresh_folder,
+    locked,
+    put_folder,
+    replacing,
+    require_replaceable,
+    restore,
+)
+from salt_hls.firmware.compare import (
+    adversarial_inputs,
+    compare_all,
+    first_difference,
+    split_outputs,
+)
+from salt_hls.firmware.convert import (
+    KNOWN,
+    Backend,
+    convert,
+    output_nodes,
+    tensors,
+    write_project,
+)
 from salt_hls.firmware.csim import Csim, compile_csim
-from salt_hls.jets.dataset import CLASSES, JetSet
+from salt_hls.firmware.names import top_name
+from salt_hls.firmware.supported import check_model
+from salt_hls.fixed import FixedType
+from salt_hls.jets.dataset import CLASSES, FEATURES, JetSet
 from salt_hls.jets.ordering import prepare
-from salt_hls.models import build_model, load_keras_model, load_weights, snap_weights
+from salt_hls.layers.partitioned_projection.keras import PartitionedProjection
+from salt_hls.models import build_model, load_keras_model, snap_weights
 from salt_hls.reports.budget import Budget
 from salt_hls.reports.folder import (
     EARLIER,
@@ -42,9 +75,16 @@ from salt_hls.reports.folder import (
 from salt_hls.reports.model import Physics, Report, RocCurve, Scores
 from salt_hls.training.metrics import Metrics, evaluate, scores
 from salt_hls.vendor.testbench import write_testbench
+from salt_hls.weights import load_weights
+
+logger = logging.getLogger(__name__)
 
 SAMPLE = MODELS / "sample.h5"
-PACKAGES = ("hls4ml", "qkeras", "tensorflow-cpu", "numpy")
+DRAWN = 3000
+"""Inputs of a model that takes no jets, drawn over its whole grid."""
+
+DEFAULT_GRID = FixedType(16, 6)
+PACKAGES = ("hls4ml", "qkeras", "numpy")
 ROC_POINTS = 60
 TESTBENCH_JETS = 200
 """Sample jets in the vendor's testbench, in front of the adversarial inputs."""
@@ -62,10 +102,33 @@ class Tagger:
     """A quantized tagger ready to be built, and the float model it came from, if known."""
 
     name: str
-    config: ModelConfig
+    config: ModelConfig | SavedModel
     quantized: tf.keras.Model
     float_model: tf.keras.Model | None
     files: tuple[Path, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the input, (particles, features) or (features,)."""
+        (given,) = self.quantized.inputs
+        return tuple(given.shape[1:])
+
+    @property
+    def feature_types(self) -> tuple[FixedType, ...]:
+        """Types along the last axis of the input."""
+        inputs = self.config.inputs
+        if isinstance(inputs, Inputs):
+            return tuple(feature.type for feature in inputs.features)
+        return (inputs.container,) * self.shape[-1]
+
+    @property
+    def partitions(self) -> int | None:
+        """Partitions of the particles, where there is one number of them."""
+        if isinstance(self.config, ModelConfig):
+            return self.config.partitions
+        kinds = PartitionedProjection
+        found = {layer.partitions for layer in self.quantized.layers if isinstance(layer, kinds)}
+        return found.pop() if len(found) == 1 else None
 
 
 @dataclass(frozen=True)
@@ -81,16 +144,30 @@ def load_tagger(reference: str) -> Tagger:
     """A shipped model by name, the user's own by path to its YAML, or a saved Keras model.
 
     Beside `<name>.yaml` stands `<name>.weights.h5`, and `<name>.float.weights.h5` if the float
-    model is to be compared. A saved Keras model takes its input grid from a YAML of the same stem
-    beside it, else that of salt_p4.
+    model is to be compared. A saved Keras model has its input grid in a YAML of the same stem
+    beside it, which is written, with a warning, where it is missing.
     """
     path = find_model(reference)
     if path.suffix not in (".yaml", ".yml"):
+        model = load_keras_model(path)
+        check_model(model, KNOWN)
+        snap_weights(model)
         beside = path.with_suffix(".yaml")
-        model, config = load_keras_model(
-            path, beside if beside.exists() else MODELS / "salt_p4.yaml"
-        )
-        return Tagger(path.stem, config, model, None, (path,))
+        if not beside.exists():
+            _write_saved_model(model, beside)
+        tagger = Tagger(path.stem, load_saved_model(beside), model, None, (path, beside))
+        features = len(tagger.feature_types)
+        if len(tagger.shape) != 2 and isinstance(tagger.config.inputs, Inputs):
+            raise UserError(
+                f"{beside}: inputs: the model takes {tagger.shape[0]} values, not particles; give "
+                "one type: ap_fixed<W,I>"
+            )
+        if tagger.shape[-1] != features:
+            raise UserError(
+                f"{beside}: inputs: {features} features, the model has {tagger.shape[-1]} a "
+                "particle; give one type: ap_fixed<W,I>"
+            )
+        return tagger
     config = load_yaml(path, ModelConfig)
     weights = path.with_name(f"{path.stem}.weights.h5")
     if not weights.exists():
@@ -105,6 +182,23 @@ def load_tagger(reference: str) -> Tagger:
         load_weights(float_model, float_weights)
         files.append(float_weights)
     return Tagger(path.stem, config, quantized, float_model, tuple(files))
+
+
+def _write_saved_model(model: tf.keras.Model, path: Path) -> None:
+    """The YAML of a saved model that has none: salt_p4's grid for particles, else hls4ml's."""
+    *_, features = shape = model.input_shape[1:]
+    if len(shape) == 2 and features == len(FEATURES):
+        like = load_yaml(MODELS / "salt_p4.yaml", ModelConfig).inputs
+        inputs, grid = like.model_dump(mode="json"), "salt_p4's input grid"
+    else:
+        inputs, grid = {"type": str(DEFAULT_GRID)}, f"{DEFAULT_GRID} for every input"
+    with replacing(path) as partial:
+        partial.write_text(yaml.safe_dump({"inputs": inputs}, sort_keys=False))
+    logger.warning(
+        "%s: no input grid was given; written with %s: check that the model was trained on it",
+        path,
+        grid,
+    )
 
 
 def graph_of(tagger: Tagger, folder: Path, backend: Backend) -> Any:
@@ -124,19 +218,49 @@ def graph_of(tagger: Tagger, folder: Path, backend: Backend) -> Any:
     )
 
 
-def write_and_compile(tagger: Tagger, folder: Path, backend: Backend) -> Project:
-    """Writes the HLS project to `folder`/firmware, compiles its C-simulation in `folder`/csim."""
+def write_and_compile(tagger: Tagger, folder: Path, backend: Backend, log: Path) -> Project:
+    """Writes the HLS project to `folder`/firmware, compiles its C-simulation in `folder`/csim.
+
+    log: where the compiler's messages are left when it fails.
+    """
     graph = graph_of(tagger, folder / PROJECT, backend)
     project = write_project(graph)
-    csim = compile_csim(project, top_name(tagger.name), tensors(graph), folder / CSIM)
+    outputs = [node.name for node in output_nodes(graph)]
+    csim = compile_csim(project, top_name(tagger.name), tensors(graph), outputs, folder / CSIM, log)
     return Project(project, graph, csim)
 
 
-def sample_inputs(tagger: Tagger) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
-    """The shipped test jets as the tagger's input, and their labels."""
-    jets = JetSet.read(SAMPLE)
-    config = tagger.config
-    return prepare(jets.constituents, config.particles, config.inputs), jets.labels
+def sample_inputs(tagger: Tagger) -> tuple[NDArray[np.float32], NDArray[np.int8] | None]:
+    """The shipped test jets as the tagger's input, and their labels.
+
+    For a model whose input is no particles of jets: values drawn over the whole grid, no labels.
+    """
+    inputs = tagger.config.inputs
+    if isinstance(inputs, Inputs):
+        jets = JetSet.read(SAMPLE)
+        return prepare(jets.constituents, tagger.shape[0], inputs), jets.labels
+    grid = inputs.container
+    first = round(grid.min / grid.lsb)
+    codes = np.random.default_rng(0).integers(first, first + 2**grid.width, (DRAWN, *tagger.shape))
+    return np.asarray(codes * grid.lsb, np.float32), None
+
+
+def single_output(tagger: Tagger) -> tf.keras.Model | None:
+    """The model as one from a tensor to a vector, whatever container its output is in.
+
+    `None` when it has other outputs.
+    """
+    model = tf.keras.Model(tagger.quantized.inputs, tagger.quantized.outputs)
+    shape = model.output_shape
+    return model if isinstance(shape, tuple) and len(shape) == 2 else None
+
+
+def hard_inputs(tagger: Tagger) -> NDArray[np.float32]:
+    """`adversarial_inputs` of the tagger; a vector's values are as particles of one feature."""
+    *rows, _ = tagger.shape
+    if rows:
+        return adversarial_inputs(rows[0], tagger.feature_types)
+    return adversarial_inputs(tagger.shape[0], tagger.feature_types[:1]).reshape(-1, *tagger.shape)
 
 
 def build_firmware(
@@ -157,9 +281,7 @@ def build_firmware(
     progress("load model", 0, 1)
     tagger = load_tagger(reference)
     inputs, labels = sample_inputs(tagger)
-    hard = adversarial_inputs(
-        tagger.config.particles, tuple(f.type for f in tagger.config.inputs.features)
-    )
+    hard = hard_inputs(tagger)
     everything = np.concatenate([inputs, hard])
     target = build_folder(build, tagger.name)
     failed = target.with_name(f"{tagger.name}.failed")
@@ -167,7 +289,8 @@ def build_firmware(
         require_replaceable(place, _is_build)
     with fresh_folder(target) as folder:
         progress("write and compile", 0, 1)
-        project = write_and_compile(tagger, folder, backend)
+        log = target.with_name(f"{tagger.name}.compile.log")
+        project = write_and_compile(tagger, folder, backend, log)
         done = 0
 
         def compared(events: int) -> None:
@@ -182,7 +305,10 @@ def build_firmware(
         np.savez(folder / SIMULATED, inputs=everything, outputs=outputs)
         chosen = [*range(min(TESTBENCH_JETS, len(inputs))), *range(len(inputs), len(everything))]
         write_testbench(
-            project.graph, project.folder, [everything[chosen].astype(float)], [outputs[chosen]]
+            project.graph,
+            project.folder,
+            [everything[chosen].astype(float)],
+            split_outputs(project.graph, outputs[chosen]),
         )
         _write_manifest(folder, tagger, backend, project.graph)
         report = Report(
@@ -191,8 +317,8 @@ def build_firmware(
             io_type=tagger.config.firmware.io_type,
             part=tagger.config.firmware.part,
             clock_ns=tagger.config.firmware.clock_ns,
-            n_particles=tagger.config.particles,
-            n_partitions=tagger.config.partitions,
+            n_particles=tagger.shape[0] if len(tagger.shape) == 2 else None,
+            n_partitions=tagger.partitions,
             versions=versions(),
             inputs_sha256=hashlib.sha256(everything.tobytes()).hexdigest(),
             bit_accuracy=records,
@@ -218,8 +344,8 @@ def build_firmware(
 class Checked:
     """Firmware that has passed its checks, in its build folder.
 
-    inputs (events, N, features) and outputs (events, classes): what C-simulation was given and
-    gave, as grid floats.
+    inputs (events, ...) and outputs (events, values): what C-simulation was given and gave, as
+    grid floats; several outputs one after the other.
     """
 
     folder: Path
@@ -266,20 +392,22 @@ def require_exact(report: Report, build: Path) -> None:
 
 def versions() -> dict[str, str]:
     """Versions of what the firmware depends on."""
-    return {"salt-hls": salt_hls.__version__, **{p: version(p) for p in PACKAGES}}
+    found = {p: version(p) for p in PACKAGES}
+    return {"salt-hls": salt_hls.__version__, "tensorflow": tf.__version__, **found}
 
 
 def _physics(
     tagger: Tagger,
     inputs: NDArray[np.float32],
-    labels: NDArray[np.int8],
+    labels: NDArray[np.int8] | None,
     csim_logits: NDArray[np.float64],
 ) -> Physics | None:
-    classes = CLASSES if tagger.config.classes == len(CLASSES) else None
-    if classes is None:
+    classes = CLASSES
+    model = single_output(tagger)
+    if labels is None or model is None or model.output_shape[-1] != len(classes):
         return None
     logits: dict[str, NDArray[np.floating[Any]]] = {
-        "quantized": tagger.quantized(inputs).numpy(),
+        "quantized": model(inputs).numpy(),
         "csim": csim_logits,
     }
     if tagger.float_model is not None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,11 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from salt_hls.errors import UserError
-from salt_hls.firmware.csim import Csim, csim_pool, run_csim
+from salt_hls.firmware.convert import KERAS_LAYER
+from salt_hls.firmware.csim import Csim, run_csim
 from salt_hls.firmware.replay import output_type, replay
 from salt_hls.fixed import FixedType
+from salt_hls.processes import process_pool
 from salt_hls.reports.model import BitAccuracy, Mismatch
 
 EXAMPLES = 3
@@ -32,32 +35,50 @@ def compare_all(
 ) -> tuple[list[BitAccuracy], NDArray[np.float64]]:
     """Bit accuracy of every layer, keras/csim and golden/csim, and the csim outputs.
 
-    inputs: (jets, N, features) on the input grid.
+    inputs: (events, ...) on the input grid. The outputs (events, values) are those of all of the
+    model's outputs, one after the other. A layer of the Keras model that became several in the
+    graph is compared where its output is; its other parts have no partner in Keras.
     """
-    types = {node.name: output_type(node) for node in graph.get_layers()}
+    nodes = {node.name: node for node in graph.get_layers()}
     records: dict[tuple[str, str], BitAccuracy] = {}
     outputs = []
-    with csim_pool(workers) as pool:
+    with process_pool(workers) as pool:
         for first in range(0, len(inputs), BATCH):
             part = inputs[first : first + BATCH]
             simulated = run_csim(csim, part, pool, trace=True, progress=progress)
-            *_, last = simulated
-            outputs.append(simulated[last])
-            for name, expected in (
-                ("keras", keras_layers(model, part)),
-                ("golden", replay(graph, [part.astype(np.float64)])),
-            ):
-                for layer, got in simulated.items():
-                    pair = f"{name}/csim"
-                    new = compare(pair, layer, expected[layer], got, types[layer], first)
-                    known = records.get((pair, layer))
-                    records[pair, layer] = new if known is None else _merged(known, new)
-    return list(records.values()), np.concatenate(outputs)
+            outputs.append(flat([simulated[name] for name in csim.outputs]))
+            keras = keras_layers(model, part)
+            golden = replay(graph, [part.astype(np.float64)])
+            for name, got in simulated.items():
+                node = nodes[name]
+                pairs = {"golden/csim": golden[name]}
+                if (of_keras := keras.get(node.get_attr(KERAS_LAYER, name))) is not None:
+                    if node.class_name == "GlobalPooling1D":  # with keepdims
+                        of_keras = of_keras.reshape(got.shape)
+                    pairs["keras/csim"] = of_keras
+                for pair, expected in pairs.items():
+                    new = compare(pair, name, expected, got, output_type(node), first)
+                    known = records.get((pair, name))
+                    records[pair, name] = new if known is None else _merged(known, new)
+    by_pair = sorted(records.items(), key=lambda record: record[0][0] != "keras/csim")
+    return [record for _, record in by_pair], np.concatenate(outputs)
+
+
+def flat(outputs: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """The outputs (events, *shape) of a model as (events, values), one after the other."""
+    return np.concatenate([output.reshape(len(output), -1) for output in outputs], axis=1)
+
+
+def split_outputs(graph: Any, values: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+    """The inverse of `flat`: the outputs (events, *shape) of a graph, in order."""
+    shapes = [tuple(map(int, variable.shape)) for variable in graph.get_output_variables()]
+    parts = np.split(values, np.cumsum([math.prod(shape) for shape in shapes])[:-1], axis=1)
+    return [part.reshape(-1, *shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
 def keras_layers(model: tf.keras.Model, inputs: NDArray[np.float32]) -> Layers:
     """Output of every layer of the Keras model, by name."""
-    probe = tf.keras.Model(model.input, {layer.name: layer.output for layer in model.layers})
+    probe = tf.keras.Model(model.inputs, {layer.name: layer.output for layer in model.layers})
     outputs = probe(tf.constant(inputs), training=False)
     return {name: value.numpy().astype(np.float64) for name, value in outputs.items()}
 

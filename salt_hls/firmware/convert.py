@@ -16,21 +16,22 @@ import tensorflow as tf
 from salt_hls import register
 from salt_hls.errors import UserError
 from salt_hls.firmware.csim import Layout
+from salt_hls.firmware.lower import RULES, lower
+from salt_hls.firmware.names import top_name
 from salt_hls.firmware.streams import check, stream
-from salt_hls.fixed import FixedType
-from salt_hls.layers.hls_ops import ArithmeticNode, fixed_type_of
+from salt_hls.firmware.supported import check_model
+from salt_hls.fixed import FLOAT32_BITS, FixedType
+from salt_hls.layers import KERAS_CLASSES
+from salt_hls.layers.hls_ops import ArithmeticNode
+
+KNOWN = ("InputLayer", *RULES)
+"""Classes of Keras layers that are built."""
+
+KERAS_LAYER = "keras_layer"
+"""Attribute of a node that computes the output of a Keras layer of another name."""
 
 Backend = Literal["Vitis", "Vivado"]
 IoType = Literal["io_parallel", "io_stream"]
-
-EXACT_BITS = 24
-"""float32 holds sums of this many bits (and a sign) exactly; Keras computes in float32."""
-
-
-def top_name(model: str) -> str:
-    """A C identifier for the top function."""
-    name = re.sub(r"\W", "_", model)
-    return name if name[:1].isalpha() else f"model_{name}"
 
 
 def convert(
@@ -52,25 +53,39 @@ def convert(
     exactly.
     """
     register()
-    check_layers(model)
+    check_model(model, KNOWN)
+    lowered = lower(model, input_type)
+    for layer in lowered.model.layers if io_type == "io_stream" else ():
+        if type(layer).__name__ in ("Reshape", "Concatenate", "Permute"):
+            raise UserError(
+                f"layer {lowered.origins[layer.name]}: {type(layer).__name__} has no io_stream "
+                "form here; use io_type io_parallel"
+            )
     with _quiet():
-        config = hls4ml.utils.config_from_keras_model(model, granularity="name", backend=backend)
+        config = hls4ml.utils.config_from_keras_model(
+            lowered.model, granularity="name", backend=backend
+        )
         if io_type == "io_parallel":
             config["Model"]["PipelineStyle"] = "pipeline"
             config["Model"]["PipelineInterval"] = 1
-        for layer in model.layers:
+        for layer in lowered.model.layers:
             settings = config["LayerName"].setdefault(layer.name, {})
-            settings["Trace"] = True
+            settings["Trace"] = not isinstance(layer, tf.keras.layers.Reshape)  # moves no values
             if isinstance(layer, tf.keras.layers.InputLayer):
                 settings["Precision"] = {"result": str(input_type)}
             elif isinstance(layer, tf.keras.layers.GlobalMaxPooling1D):
-                # hls4ml does not infer this one; a maximum keeps the type of its argument.
-                source = layer.input._keras_history.layer.output_type
-                settings["Precision"] = {"result": str(source), "accum": str(source)}
+                # hls4ml does not infer this one: it keeps the type of its argument.
+                declared = str(lowered.types[layer.name])
+                settings["Precision"] = {"result": declared, "accum": declared}
+                source = layer.input._keras_history.layer
+                if type(source).__name__ not in ("InputLayer", *KERAS_CLASSES):
+                    for setting in (source.name, f"{source.name}_linear"):
+                        known = config["LayerName"].setdefault(setting, {})
+                        known.setdefault("Precision", {})["result"] = declared
             elif type(layer).__name__ == "QDense" and len(layer.input_shape) == 3:
                 settings["ParallelizationFactor"] = layer.input_shape[1]
         graph = hls4ml.converters.convert_from_keras_model(
-            model,
+            lowered.model,
             hls_config=config,
             backend=backend,
             io_type=io_type,
@@ -82,49 +97,27 @@ def convert(
         )
     # Emits, outside synthesis, what records each layer's output in C-simulation.
     graph.config.trace_output = True
+    for name, source in lowered.sources.items():
+        if source != name and name in graph.graph:
+            graph.graph[name].set_attr(KERAS_LAYER, source)
     if io_type == "io_stream":
         stream(graph, particles_per_clock)
     check_exact_in_float32(graph)
     return graph
 
 
-SUPPORTED = ("InputLayer", "QDense", "Add", "GlobalMaxPooling1D")
-
-
-def check_layers(model: tf.keras.Model) -> None:
-    """Raises `UserError` for the first layer that has no exact firmware."""
-    from salt_hls.layers import KERAS_CLASSES
-
-    for layer in model.layers:
-        kind = type(layer).__name__
-        if kind not in SUPPORTED and kind not in KERAS_CLASSES:
-            raise UserError(
-                f"layer {layer.name}: {kind} cannot be built; supported layers are "
-                f"{', '.join((*SUPPORTED, *KERAS_CLASSES))}"
-            )
-        if kind == "QDense" and getattr(layer.activation, "__name__", "linear") != "linear":
-            raise UserError(
-                f"layer {layer.name}: activation inside QDense; use a FixedActivation after it"
-            )
-
-
 def check_exact_in_float32(graph: Any) -> None:
-    """Raises `UserError` when a sum could need more bits than float32 has."""
+    """Raises `UserError` when a sum inside one of our layers could need more bits than float32."""
     for node in graph.get_layers():
-        if isinstance(node, ArithmeticNode):
-            types = {k: t for k, t in node.fields().items() if isinstance(t, FixedType)}
-        else:
-            types = {
-                key: fixed_type_of(node.get_attr(key).precision)
-                for key in ("accum_t", "result_t")
-                if node.get_attr(key) is not None
-            }
+        types = node.fields() if isinstance(node, ArithmeticNode) else {}
         for key, fixed_type in types.items():
+            if not isinstance(fixed_type, FixedType):
+                continue
             bits = fixed_type.width - fixed_type.signed
-            if bits > EXACT_BITS:
+            if bits > FLOAT32_BITS:
                 raise UserError(
                     f"layer {node.name}: {key} {fixed_type} needs {bits} bits, more than the "
-                    f"{EXACT_BITS} that training in float32 computes exactly; use narrower types"
+                    f"{FLOAT32_BITS} that training in float32 computes exactly; use narrower types"
                 )
 
 
@@ -136,6 +129,12 @@ def tensors(graph: Any) -> dict[str, Layout]:
         if node.class_name == "Input" or node.get_attr("trace", False)
     }
     return {name: Layout(tuple(map(int, v.shape)), v.size()) for name, v in variables.items()}
+
+
+def output_nodes(graph: Any) -> list[Any]:
+    """The nodes whose outputs are the model's, in order."""
+    by_tensor = {tensor: node for node in graph.get_layers() for tensor in node.outputs}
+    return [by_tensor[tensor] for tensor in graph.outputs]
 
 
 def write_project(graph: Any) -> Path:

@@ -6,13 +6,8 @@ This module imports neither TensorFlow nor hls4ml: the worker processes start in
 from __future__ import annotations
 
 import ctypes
-import multiprocessing
 import shutil
-import signal
-import subprocess
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from salt_hls.errors import UserError
+from salt_hls.processes import Pool, do
 
 PART = 250
 """Jets a process simulates at a time."""
@@ -41,19 +37,27 @@ class Csim:
     """A compiled project.
 
     library: the shared object. top: name of the top function. tensors: the input, then the output
-    of every traced layer in graph order; the last one is the model's output.
+    of every traced layer in graph order. outputs: the layers whose outputs are the model's, in
+    order.
     """
 
     library: Path
     top: str
     tensors: Mapping[str, Layout]
+    outputs: tuple[str, ...]
 
 
-def compile_csim(project: Path, top: str, tensors: Mapping[str, Layout], folder: Path) -> Csim:
+def compile_csim(
+    project: Path,
+    top: str,
+    tensors: Mapping[str, Layout],
+    outputs: Sequence[str],
+    folder: Path,
+    log: Path,
+) -> Csim:
     """Compiles the project of top function `top` to a shared object in `folder`.
 
-    Raises `UserError` when there is no compiler or it fails; its messages are left in
-    `folder`/compile.log.
+    Raises `UserError` when there is no compiler or it fails; its messages are left in `log`.
     """
     compiler = shutil.which("g++")
     if compiler is None:
@@ -69,47 +73,26 @@ def compile_csim(project: Path, top: str, tensors: Mapping[str, Layout], folder:
         "-o",
         str(library),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        log = folder / "compile.log"
-        log.write_text(done.stderr)
-        first = next((line for line in done.stderr.splitlines() if "error" in line), "no message")
-        raise UserError(f"C-simulation does not compile: {first.strip()} (all messages: {log})")
-    return Csim(library, top, dict(tensors))
-
-
-@contextmanager
-def csim_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """Processes that simulate; `spawn`, because TensorFlow's threads do not survive a fork."""
-    context = multiprocessing.get_context("spawn")
-    # Ctrl-C reaches every process of the terminal; the parent alone answers it.
-    ignore = (signal.SIGINT, signal.SIG_IGN)
-    with ProcessPoolExecutor(
-        workers, mp_context=context, initializer=signal.signal, initargs=ignore
-    ) as pool:
-        try:
-            yield pool
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    do("C-simulation does not compile", command, Path(), log)
+    return Csim(library, top, dict(tensors), tuple(outputs))
 
 
 def run_csim(
     csim: Csim,
     inputs: NDArray[np.float32],
-    pool: ProcessPoolExecutor,
+    pool: Pool,
     trace: bool = False,
     progress: Callable[[int], None] = lambda done: None,
 ) -> dict[str, NDArray[np.float64]]:
-    """Outputs (jets, *shape) by layer name: of the last layer, or of every layer with `trace`.
+    """Outputs (jets, *shape) by layer name: of the model, or of every layer with `trace`.
 
     inputs: (jets, ...) grid floats. `progress` receives the number of jets just finished.
     """
-    parts = [inputs[i : i + PART] for i in range(0, len(inputs), PART)]
-    results = []
-    for result in pool.map(_run_part, [csim] * len(parts), parts, [trace] * len(parts)):
-        results.append(result)
-        progress(len(next(iter(result.values()))))
+    jobs = {
+        f"C-simulation of {csim.top} from jet {i}": (csim, inputs[i : i + PART], trace)
+        for i in range(0, len(inputs), PART)
+    }
+    results = pool.map(_run_part, jobs, lambda part: progress(len(next(iter(part.values())))))
     return {name: np.concatenate([r[name] for r in results]) for name in results[0]}
 
 
@@ -119,7 +102,10 @@ class _Trace(ctypes.Structure):
 
 @lru_cache(maxsize=4)
 def _load(library: Path) -> ctypes.CDLL:
-    return ctypes.CDLL(str(library))
+    try:
+        return ctypes.CDLL(str(library))
+    except OSError as error:
+        raise UserError(f"C-simulation cannot be loaded ({error}); build it again") from None
 
 
 def _run_part(
@@ -128,23 +114,24 @@ def _run_part(
     library = _load(csim.library)
     pointer = np.ctypeslib.ndpointer(np.float64, flags="C_CONTIGUOUS")
     function = library[f"{csim.top}_double"]
-    function.restype, function.argtypes = None, [pointer, pointer]
+    function.restype = None
+    function.argtypes = [pointer] * (1 + len(csim.outputs))
     given, *layers = csim.tensors
-    output = layers[-1]
     results = {
         name: np.empty((len(inputs), *csim.tensors[name].shape))
-        for name in (layers if trace else [output])
+        for name in (layers if trace else csim.outputs)
     }
     data = np.zeros((len(inputs), csim.tensors[given].size))
     data[:, : inputs[0].size] = inputs.reshape(len(inputs), -1)
-    scratch = np.empty(csim.tensors[output].size)
+    scratch = {name: np.empty(csim.tensors[name].size) for name in csim.outputs}
     traced = (_Trace * len(layers))()
     if trace:
         library.allocate_trace_storage(ctypes.c_size_t(8))
     for event in range(len(data)):
-        function(data[event], scratch)
+        function(data[event], *scratch.values())
         if not trace:
-            results[output][event].flat[:] = scratch[: results[output][event].size]
+            for name, output in scratch.items():
+                results[name][event].flat[:] = output[: results[name][event].size]
             continue
         library.collect_trace_output(traced)
         for row in traced:

@@ -14,9 +14,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from salt_hls.config import ModelConfig, Order
+from salt_hls.config import Inputs, Order
+from salt_hls.errors import UserError
 from salt_hls.files import replacing
-from salt_hls.firmware.build import DIAGNOSIS, SAMPLE, load_tagger
+from salt_hls.firmware.build import DIAGNOSIS, SAMPLE, load_tagger, single_output
 from salt_hls.firmware.convert import convert
 from salt_hls.firmware.replay import replay
 from salt_hls.firmware.tally import HeadUse, TableUse, Tally, TensorUse
@@ -79,29 +80,35 @@ def diagnose(reference: str, build: Path, data: Path | None, progress: Progress)
     """
     progress("load model", 0, 1)
     tagger = load_tagger(reference)
-    config, folder = tagger.config, build_folder(build, tagger.name) / DIAGNOSIS
-    loaded = _load(data, config, tagger.files[0])
+    folder = build_folder(build, tagger.name) / DIAGNOSIS
+    inputs, model = tagger.config.inputs, single_output(tagger)
+    if not isinstance(inputs, Inputs) or model is None:
+        raise UserError(
+            f"{reference}: diagnose is for taggers, from particles of jets to one vector of logits"
+        )
+    particles, classes = tagger.shape[0], model.output_shape[-1]
+    loaded = _load(data, particles)
+    loaded.require_fit(inputs, classes, tagger.files[0])
     jets = loaded.test
     progress("accuracy by order", 0, 1)
-    orders = (config.inputs.order, *(o for o in ORDERS if o != config.inputs.order))
+    orders = (inputs.order, *(o for o in ORDERS if o != inputs.order))
     if jets.features != FEATURES:  # points have no other order
         orders = orders[:1]
-    everything = np.concatenate([_inputs(jets, config, order) for order in orders])
-    best = scores(predict(tagger.quantized, everything)).argmax(axis=-1)
+    everything = np.concatenate([_prepared(jets, particles, inputs, order) for order in orders])
+    best = scores(predict(model, everything)).argmax(axis=-1)
     right = best.reshape(len(orders), len(jets)) == jets.labels
     tally = Tally()
-    inputs = everything[: len(jets)]
-    graph = convert(tagger.quantized, config.inputs.container, tagger.name, folder)
-    for first in range(0, len(inputs), BATCH):
-        progress("values of every tensor", first, len(inputs))
-        part = inputs[first : first + BATCH].astype(np.float64)
-        for i, feature in enumerate(config.inputs.features):
+    graph = convert(tagger.quantized, inputs.container, tagger.name, folder)
+    for first in range(0, len(jets), BATCH):
+        progress("values of every tensor", first, len(jets))
+        part = everything[first : min(first + BATCH, len(jets))].astype(np.float64)
+        for i, feature in enumerate(inputs.features):
             tally.add_values(f"input.{jets.features[i]}", feature.type, part[..., i])
         replay(graph, [part], tally.observer)
     result = Diagnosis(
         model=tagger.name,
         jets=len(jets),
-        configured_order=config.inputs.order,
+        configured_order=inputs.order,
         orders=[_compared(order, right[0], right[i]) for i, order in enumerate(orders)],
         heads=tally.heads(),
         tensors=tally.tensors(),
@@ -117,19 +124,17 @@ def diagnose(reference: str, build: Path, data: Path | None, progress: Progress)
     return result
 
 
-def _load(data: Path | None, config: ModelConfig, model: Path) -> DataSet:
+def _load(data: Path | None, particles: int) -> DataSet:
     if data is not None:
-        loaded = load_data(data, config.particles)
+        loaded = load_data(data, particles)
     else:
         sample = JetSet.read(SAMPLE)
         loaded = DataSet("shipped jets (no --data was given)", sample, sample, sample, ())
-    loaded.require_fit(config, model)
     return loaded
 
 
-def _inputs(jets: JetSet, config: ModelConfig, order: Order) -> NDArray[np.float32]:
-    inputs = config.inputs.model_copy(update={"order": order})
-    return prepare(jets.constituents, config.particles, inputs)
+def _prepared(jets: JetSet, particles: int, inputs: Inputs, order: Order) -> NDArray[np.float32]:
+    return prepare(jets.constituents, particles, inputs.model_copy(update={"order": order}))
 
 
 def _compared(order: str, configured: NDArray[np.bool_], right: NDArray[np.bool_]) -> OrderAccuracy:

@@ -7,14 +7,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from salt_hls.config import ROOT
 from salt_hls.errors import UserError
 from salt_hls.files import replacing
 from salt_hls.firmware.build import Project, Tagger, sample_inputs
-from salt_hls.firmware.csim import csim_pool, run_csim
+from salt_hls.firmware.convert import output_nodes
+from salt_hls.firmware.csim import run_csim
 from salt_hls.firmware.replay import output_type
+from salt_hls.paths import CHECKOUT
+from salt_hls.processes import process_pool
 
-GOLDEN = ROOT / "tests" / "golden"
+GOLDEN = CHECKOUT / "tests" / "golden"
 JETS = 500
 
 
@@ -26,11 +28,11 @@ def golden_path(model: str) -> Path:
 def simulated_logits(tagger: Tagger, project: Project, workers: int) -> NDArray[np.int64]:
     """Integer logits (500, classes) of the first sample jets, from C-simulation."""
     inputs, _ = sample_inputs(tagger)
-    with csim_pool(workers) as pool:
+    with process_pool(workers) as pool:
         outputs = run_csim(project.csim, inputs[:JETS], pool)
-    (logits,) = outputs.values()
-    *_, last = project.graph.get_layers()
-    return output_type(last).codes(logits)
+    nodes = output_nodes(project.graph)
+    codes = [output_type(node).codes(outputs[node.name]).reshape(JETS, -1) for node in nodes]
+    return np.concatenate(codes, axis=1)
 
 
 def read_golden(model: str) -> NDArray[np.int64]:

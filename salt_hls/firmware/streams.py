@@ -24,6 +24,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
@@ -74,8 +75,10 @@ def stream(graph: Any, particles_per_clock: int = 1) -> None:
     """Prepares a converted io_stream graph: transfer sizes, depths, and calls of our token loops.
 
     Where the particles do not divide by `particles_per_clock`, the last transfer of a jet is partly
-    filled; what the rest of it holds changes nothing.
+    filled; what the rest of it holds changes nothing. Raises `UserError` for another graph, and for
+    a number that is not 1 ... particles.
     """
+    _check_request(graph, particles_per_clock)
     for node in graph.get_layers():
         _set_lanes(node, particles_per_clock)
     depths = sufficient_depths(network_of(graph))
@@ -93,6 +96,44 @@ def stream(graph: Any, particles_per_clock: int = 1) -> None:
         graph.apply_flow(f"{backend}:apply_templates")
     for node in graph.get_layers():
         _call_token_loop(node)
+    graph.is_streamed = True  # see ArithmeticNode.serialize_state
+    for method in ("predict", "trace"):
+        setattr(graph, method, partial(_in_whole_transfers, graph, getattr(type(graph), method)))
+
+
+def _check_request(graph: Any, particles_per_clock: int) -> None:
+    io_type = graph.config.get_config_value("IOType")
+    if io_type != "io_stream":
+        raise UserError(
+            f"streams: the graph is {io_type}; convert the model with io_type io_stream"
+        )
+    particles = max(math.prod(v.shape[:-1]) for v in graph.get_input_variables())
+    whole = isinstance(particles_per_clock, Integral) and not isinstance(particles_per_clock, bool)
+    if not whole or not 1 <= particles_per_clock <= particles:
+        raise UserError(
+            f"streams: particles per clock must be a whole number from 1 to {particles}, "
+            f"got {particles_per_clock}"
+        )
+
+
+def _in_whole_transfers(graph: Any, method: Callable[..., Any], x: Any) -> Any:
+    """hls4ml's `predict` or `trace`: arrays of tensors, while the C++ wants whole transfers."""
+    inputs, outputs = graph.get_input_variables(), graph.get_output_variables()
+    arrays = [_padded(a, v) for a, v in zip([x] if len(inputs) == 1 else x, inputs, strict=True)]
+    result = method(graph, arrays[0] if len(inputs) == 1 else arrays)
+    y, *traced = result if method.__name__ == "trace" else (result,)
+    whole = zip([y] if len(outputs) == 1 else y, outputs, strict=True)
+    cut = [array[..., : math.prod(variable.shape)] for array, variable in whole]
+    y = cut[0] if len(outputs) == 1 else cut
+    return (y, *traced) if traced else y
+
+
+def _padded(array: NDArray[Any], variable: Any) -> NDArray[Any]:
+    """(jets, values of the transfers of one), from an array of whole tensors; zeros fill them."""
+    values = math.prod(variable.shape)
+    if array.size % values:
+        raise UserError(f"{variable.name}: got {array.size} values, tensors have {values} each")
+    return np.pad(array.reshape(-1, values), ((0, 0), (0, variable.size() - values)))
 
 
 def _set_lanes(node: Any, particles_per_clock: int) -> None:

@@ -14,10 +14,14 @@ KERAS_CLASSES = tuple(stem.title().replace("_", "") for stem in STEMS)
 
 def register_hls() -> None:
     """Registers every layer with hls4ml and its Keras class with Keras."""
-    from salt_hls.layers.hls_ops import TEMPLATES, quantize_dense_weights, register_header
+    from salt_hls.layers.hls_models import prepare_hls4ml
+    from salt_hls.layers.hls_ops import register_header
+    from salt_hls.layers.keras2_reader import read_keras2_models
+    from salt_hls.paths import HLS_TEMPLATES
 
-    quantize_dense_weights()
-    register_header(TEMPLATES / "nnet_tokens.h")
+    read_keras2_models()
+    register_header(HLS_TEMPLATES / "nnet_tokens.h")
     for stem in STEMS:
         import_module(f"salt_hls.layers.{stem}.keras")
         import_module(f"salt_hls.layers.{stem}.hls").register()
+    prepare_hls4ml()

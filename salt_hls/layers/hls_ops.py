@@ -7,8 +7,11 @@ from the node.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,15 +25,16 @@ from hls4ml.converters.keras_v2_to_hls import (
 )
 from hls4ml.model.attributes import Attribute
 from hls4ml.model.layers import Layer, layer_map
-from hls4ml.model.types import FixedPrecisionType, RoundingMode, SaturationMode
+from hls4ml.model.types import FixedPrecisionType, RoundingMode, SaturationMode, Serializable
 from numpy.typing import NDArray
+from qkeras import get_quantizer
 
 from salt_hls.errors import UserError
 from salt_hls.fixed import FixedType, Table
 from salt_hls.layers.schedule import Process, each_step
+from salt_hls.paths import HLS_TEMPLATES
 
 BACKENDS = ("Vivado", "Vitis")
-TEMPLATES = Path(__file__).resolve().parents[2] / "hls_templates"
 
 Handler = Callable[
     [dict[str, Any], list[str], list[list[int]], Any], tuple[dict[str, Any], list[int]]
@@ -62,7 +66,8 @@ def fixed_type_of(hls_precision: Any) -> FixedType:
 class ArithmeticNode(Layer):  # type: ignore[misc]
     """A graph node whose attribute `arithmetic` is the layer's arithmetic object.
 
-    Its declared types are the layer's own: an hls4ml precision configuration does not change them.
+    Its declared types are the layer's own: an hls4ml configuration does not change them. Made for
+    another backend than ours it raises `UserError`: hls4ml would leave the layer out of the C++.
     """
 
     stem: ClassVar[str]
@@ -99,7 +104,14 @@ class ArithmeticNode(Layer):  # type: ignore[misc]
         return list(self.get_input_variable(self.inputs[position]).shape)
 
     def initialize(self) -> None:
+        backend = self.model.config.backend.name
+        if backend not in BACKENDS:
+            raise UserError(
+                f"layer {self.name}: {self.class_name} has no {backend} form; "
+                f"use {' or '.join(reversed(BACKENDS))}"
+            )
         arithmetic = self.get_attr("arithmetic")
+        self._warn_of_ignored_settings(arithmetic.output_type)
         self.add_output_variable(self.output_shape(), precision=precision(arithmetic.output_type))
         for name, (values, fixed_type) in self.constants().items():
             if not fixed_type.contains(values):
@@ -111,6 +123,71 @@ class ArithmeticNode(Layer):  # type: ignore[misc]
                 precision=precision(fixed_type.exact()),
                 data=values,
             )
+
+    def serialize_state(self) -> dict[str, Any]:
+        """For hls4ml's `serialize_model`."""
+        if hasattr(self.model, "is_streamed"):
+            raise UserError(
+                f"layer {self.name}: hls4ml's files hold no transfer sizes and depths; save the "
+                "graph before salt_hls.stream and call that after loading"
+            )
+        state: dict[str, Any] = super().serialize_state()
+        arithmetic = SavedArithmetic(self.get_attr("arithmetic"))
+        state["attributes"]["arithmetic"] = arithmetic.serialize()
+        return state
+
+    def _warn_of_ignored_settings(self, output_type: FixedType) -> None:
+        """Says which settings of hls4ml's configuration for this layer change nothing."""
+        config = self.model.config
+        settings = dict(config.get_layer_config(self))
+        settings.pop("Trace", None)
+        types = settings.pop("Precision", None)
+        types = types if isinstance(types, dict) else {"result": types}
+        ignored = [
+            f"Precision {name} {text}"
+            for name, text in types.items()
+            if text not in (None, "auto")
+            and config.backend.convert_precision_string(text) != precision(output_type)
+        ]
+        # Everything is unrolled and written for latency, which is what hls4ml's defaults ask for.
+        as_built = {"ReuseFactor": 1, "Strategy": "latency"}
+        ignored += [
+            f"{key} {value}"
+            for key, value in settings.items()
+            if str(value).lower() != str(as_built.get(key))
+        ]
+        if ignored:
+            warnings.warn(
+                f"layer {self.name}: {self.class_name} ignores {', '.join(ignored)} of hls4ml's "
+                "configuration; its types are declared in the Keras layer",
+                stacklevel=2,
+            )
+
+
+class SavedArithmetic(Serializable):  # type: ignore[misc]
+    """An arithmetic object in the form in which hls4ml saves what belongs to a layer."""
+
+    def __init__(self, arithmetic: Any) -> None:
+        self.arithmetic = arithmetic
+
+    def serialize_state(self) -> dict[str, Any]:
+        kind = type(self.arithmetic)
+        values = {f.name: getattr(self.arithmetic, f.name) for f in fields(kind)}
+        types = {name: str(v) for name, v in values.items() if isinstance(v, FixedType)}
+        others = {name: v for name, v in values.items() if name not in types}
+        return {
+            "module": kind.__module__,
+            "kind": kind.__name__,
+            "types": types,
+            "values": others,
+        }
+
+    @classmethod
+    def deserialize(cls, state: dict[str, Any]) -> Any:
+        """The arithmetic object itself."""
+        kind = getattr(import_module(state["module"]), state["kind"])
+        types = {name: FixedType.parse(text) for name, text in state["types"].items()}
+        return kind(**state["values"], **types)
 
 
 def bits_order(table: Table) -> NDArray[np.float64]:
@@ -162,10 +239,7 @@ def layer_dict(
 def grid_constant(
     keras_layer: dict[str, Any], reader: Any, name: str, shape: Sequence[int], fixed_type: FixedType
 ) -> NDArray[np.float64]:
-    """A trained weight, quantized as the Keras forward pass does (half to even, clipped).
-
-    hls4ml finds weights by substring: the shape check is what makes a wrong match an error.
-    """
+    """A trained weight, quantized as the Keras forward pass does (half to even, clipped)."""
     layer_name = keras_layer["config"]["name"]
     data = get_weights_data(reader, layer_name, name)
     if data is None or tuple(data.shape) != tuple(shape):
@@ -175,52 +249,29 @@ def grid_constant(
         )
     if not np.all(np.isfinite(data)):
         raise UserError(f"layer {layer_name}: weight {name} holds NaN or infinity; retrain it")
-    return np.asarray(fixed_type.quantize(data))
+    quantizer = get_quantizer(keras_layer["config"][f"{name}_quantizer"])
+    # QKeras computes x + (q - x), which float32 may round off the grid where q is clipped.
+    return np.asarray(fixed_type.quantize(quantizer(np.asarray(data, np.float32))))
 
 
 def register_node(keras_class: str, node: type[ArithmeticNode], handler: Handler) -> None:
     """Teaches hls4ml a layer: handler, node, templates, header, for both backends. Idempotent."""
     if keras_class in layer_handlers:
         return
-    header = TEMPLATES / f"nnet_{node.stem}.h"
-    hls4ml.converters.register_keras_v2_layer_handler(keras_class, handler)
+    header = HLS_TEMPLATES / f"nnet_{node.stem}.h"
+    # In saved models the class has the name under which Keras knows it.
+    for name in (keras_class, f"salt_hls>{keras_class}"):
+        hls4ml.converters.register_keras_v2_layer_handler(name, handler)
     if node.__name__ not in layer_map:
         hls4ml.model.layers.register_layer(node.__name__, node)
     register_header(header)
-    # Templates of 'Vivado' serve Vitis too, and would shadow ones registered there.
-    vivado = hls4ml.backends.get_backend("Vivado")
     call = partial(_FunctionTemplate, node, include_header=[f"nnet_utils/{header.name}"])
-    vivado.register_template(partial(_ConfigTemplate, node))
-    vivado.register_template(call)
+    for backend in map(hls4ml.backends.get_backend, BACKENDS):
+        backend.register_template(partial(_ConfigTemplate, node))
+        backend.register_template(call)
 
 
 def register_header(header: Path) -> None:
     """Makes both backends copy a header into every project."""
     for name in BACKENDS:
         hls4ml.backends.get_backend(name).register_source(header)
-
-
-def quantize_dense_weights() -> None:
-    """Makes hls4ml convert QDense with the weights its forward pass uses. Idempotent.
-
-    hls4ml 1.3 drops the quantizers when it turns a QDense over particles into a convolution, and
-    would emit the unquantized weights.
-    """
-    handler = layer_handlers["QDense"]
-    if getattr(handler, "quantizes_weights", False):
-        return
-
-    def quantizing(
-        keras_layer: dict[str, Any], names: list[str], shapes: list[list[int]], reader: Any
-    ) -> tuple[dict[str, Any], list[int]]:
-        layer, shape = handler(keras_layer, names, shapes, reader)
-        for name in ("weight", "bias"):
-            quantizer, data = layer[f"{name}_quantizer"], layer[f"{name}_data"]
-            if data is not None and not np.all(np.isfinite(data)):
-                raise UserError(f"layer {layer['name']}: {name} holds NaN or infinity; retrain it")
-            if quantizer is not None and data is not None:
-                layer[f"{name}_data"] = quantizer(data)
-        return layer, shape
-
-    quantizing.quantizes_weights = True  # type: ignore[attr-defined]
-    layer_handlers["QDense"] = quantizing

@@ -13,6 +13,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, RootModel, model_validat
 
 from salt_hls.config import load_yaml
 from salt_hls.errors import UserError
+from salt_hls.paths import SYNTH
 from salt_hls.reports.model import (
     RESOURCES,
     BudgetCheck,
@@ -26,7 +27,6 @@ from salt_hls.reports.model import (
     latency_ns,
 )
 
-SYNTH = Path(__file__).resolve().parents[2] / "synth"
 STAGES: tuple[Stage, ...] = ("route", "vsynth", "csynth", "rtl-synth", "estimate")
 """From the most to the least trustworthy source of a figure."""
 

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from salt_hls.errors import UserError
 from salt_hls.firmware.build import RTL, Checked
-from salt_hls.firmware.compare import compare, first_difference
+from salt_hls.firmware.compare import compare, first_difference, split_outputs
+from salt_hls.firmware.convert import output_nodes
 from salt_hls.firmware.replay import output_type
 from salt_hls.reports.budget import Budget
 from salt_hls.reports.folder import JSON, PAGE, add, forget
-from salt_hls.reports.model import Report, SynthesisRecord
+from salt_hls.reports.model import BitAccuracy, Report, SynthesisRecord
 from salt_hls.rtl.project import Multipliers, RtlProject, existing, generate
 from salt_hls.rtl.stream_project import generate_stream
 from salt_hls.rtl.verilator import Simulation, simulate, simulate_stream
@@ -48,7 +49,7 @@ def write_rtl(firmware: Checked, options: Options, progress: Progress) -> RtlPro
         clock_ns=options.clock_ns or config.firmware.clock_ns,
         part=config.firmware.part,
         multipliers=options.multipliers,
-        feature_types=[feature.type for feature in config.inputs.features],
+        feature_types=firmware.tagger.feature_types,
         progress=progress,
     )
     if before is None or project.key != before.key:
@@ -85,18 +86,8 @@ def build_rtl(
     else:
         simulation = simulate(project, firmware.inputs, cache, jobs=workers, progress=progress)
         others, given = [], "back to back, one every clock."
-    *_, last = firmware.graph.get_layers()
-    checks = [
-        compare(
-            PAIR,
-            last.name,
-            firmware.outputs,
-            run.outputs.reshape(firmware.outputs.shape),
-            output_type(last),
-        )
-        for run in (simulation, *others)
-    ]
-    bits = max(checks, key=lambda check: check.mismatches)
+    checks = [_compared(firmware, run) for run in (simulation, *others)]
+    bits = max(checks, key=lambda check: sum(record.mismatches for record in check))
     observed = SynthesisRecord(
         source="verilator",
         stage="rtl-synth",
@@ -108,13 +99,23 @@ def build_rtl(
         clock_ns=project.clock_ns,
         latency_cycles=simulation.latency_cycles,
         ii_cycles=simulation.ii_cycles,
-        status="Fail" if bits.mismatches else "Pass",
-        notes=[f"{bits.events:,} events {given}"],
+        status="Fail" if first_difference(bits) else "Pass",
+        notes=[f"{len(firmware.inputs):,} events {given}"],
     )
-    report = add([project.estimate(), observed], firmware.folder, budget, [bits])
-    if difference := first_difference([bits]):
+    report = add([project.estimate(), observed], firmware.folder, budget, bits)
+    if difference := first_difference(bits):
         raise UserError(f"{difference}; see {firmware.folder / PAGE}")
     return project, simulation, report
+
+
+def _compared(firmware: Checked, run: Simulation) -> list[BitAccuracy]:
+    """Every output of the model, in C-simulation and in the RTL."""
+    graph = firmware.graph
+    outputs = (split_outputs(graph, values) for values in (firmware.outputs, run.outputs))
+    return [
+        compare(PAIR, node.name, expected, got, output_type(node))
+        for node, expected, got in zip(output_nodes(graph), *outputs, strict=True)
+    ]
 
 
 def synthesize_rtl(

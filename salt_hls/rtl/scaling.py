@@ -62,8 +62,11 @@ def measure(reference: str, path: Path, cache: Path, workers: int, progress: Pro
     plot. cache: folder of simulators and synthesized stages, which makes a second run short.
     """
     tagger = load_tagger(reference)
-    if tagger.config.firmware.io_type != "io_stream":
-        raise UserError(f"{tagger.name}: only a model with firmware.io_type: io_stream is scaled")
+    of_yaml = isinstance(tagger.config, ModelConfig)
+    if not of_yaml or tagger.config.firmware.io_type != "io_stream":
+        raise UserError(
+            f"{tagger.name}: only a model of a YAML with firmware.io_type: io_stream is scaled"
+        )
     points = []
     for particles, lanes in POINTS:
         title = f"N = {particles}, {lanes} a clock"
@@ -116,9 +119,9 @@ def _interpolated(weight: NDArray[np.float32], shape: tuple[int, ...]) -> NDArra
 
 def _point(tagger: Tagger, cache: Path, workers: int, progress: Progress) -> Point:
     config = tagger.config
-    types = tuple(feature.type for feature in config.inputs.features)
+    types, particles = tagger.feature_types, tagger.shape[0]
     jets, _ = sample_inputs(tagger)
-    inputs = np.concatenate([jets[:JETS], adversarial_inputs(config.particles, types)])
+    inputs = np.concatenate([jets[:JETS], adversarial_inputs(particles, types)])
     with tempfile.TemporaryDirectory() as temporary:
         graph = graph_of(tagger, Path(temporary) / "firmware", "Vitis")
         *_, golden = replay(graph, [inputs.astype(np.float64)]).values()
@@ -140,7 +143,7 @@ def _point(tagger: Tagger, cache: Path, workers: int, progress: Progress) -> Poi
     counted = synthesis.record().model_dump(include={"lut", "ff", "dsp", "bram18"})
     return Point.model_validate(
         {
-            "particles": config.particles,
+            "particles": particles,
             "particles_per_clock": config.firmware.particles_per_clock,
             "ii_cycles": full_rate.ii_cycles,
             "latency_cycles": full_rate.latency_cycles,

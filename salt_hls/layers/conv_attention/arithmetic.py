@@ -26,6 +26,9 @@ from salt_hls.layers.types import declared_type, weight_type
 TYPES = ("logits", "conv", "exp", "sum", "reciprocal", "attention", "output")
 """The declared types, in the order in which values pass them."""
 
+TABLE_ARGUMENTS = ("conv", "sum")
+"""Those whose values are looked up: exp of differences in the type of conv, 1/sum."""
+
 
 def padding(extent: int) -> tuple[int, int]:
     """TensorFlow's SAME zero padding of a filter: before, after (the extra zero comes last)."""
@@ -68,7 +71,9 @@ class ConvAttention:
             raise UserError(f"layer {name}: no types, so it is a float layer and has no firmware")
         named = {**config["types"], "name": name}
         named.setdefault("conv", named["logits"])
-        types = {f"{key}_type": declared_type(named, key) for key in TYPES}
+        types = {
+            f"{key}_type": declared_type(named, key, table=key in TABLE_ARGUMENTS) for key in TYPES
+        }
         for key in ("exp_type", "sum_type", "reciprocal_type", "attention_type"):
             if types[key].signed:
                 raise UserError(

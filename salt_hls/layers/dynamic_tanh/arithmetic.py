@@ -28,9 +28,8 @@ class DynamicTanh:
     @staticmethod
     def from_config(config: dict[str, Any], alpha: float, beta: float) -> DynamicTanh:
         """From the Keras layer's configuration and its two scalars."""
-        return DynamicTanh(
-            float(alpha), float(beta), declared_type(config, "input_type"), declared_type(config)
-        )
+        argument = declared_type(config, "input_type", table=True)
+        return DynamicTanh(float(alpha), float(beta), argument, declared_type(config))
 
     @cached_property
     def table(self) -> Table:

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
-import signal
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -21,6 +17,7 @@ from salt_hls.errors import UserError
 from salt_hls.files import locked
 from salt_hls.jets.dataset import CLASSES, JetSet
 from salt_hls.models import build_model
+from salt_hls.processes import process_pool, tell
 from salt_hls.training.ablations.pairwise import build_biased_model
 from salt_hls.training.ablations.study import Record, Results, Run, Settings
 from salt_hls.training.metrics import correct, evaluate
@@ -64,39 +61,25 @@ def run_missing(
     settings = runs[0].settings
     jets = fingerprint(data, settings.training_jets, settings.validation_jets)
     missing = results.missing(runs, jets)
-    context = multiprocessing.get_context("spawn")
-    messages, stop = context.SimpleQueue(), context.Event()
-    pool = ProcessPoolExecutor(jobs, context, _start, (messages, stop))
     done = len(runs) - len(missing)
     update("start", done, len(runs))
-    try:
-        pending = {pool.submit(_run, results, run, data, work, jets) for run in missing}
-        while pending:
-            finished, pending = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
-            for future in finished:
-                future.result()
-                done += 1
-            text = ""
-            while not messages.empty():
-                text = messages.get()
-            if text or finished:
-                update(text, done, len(runs))
-    except BaseException:
-        stop.set()
-        pool.shutdown(cancel_futures=True)
-        raise
-    pool.shutdown()
+
+    def trained(_: None) -> None:
+        nonlocal done
+        done += 1
+        update("", done, len(runs))
+
+    with process_pool(jobs, _start) as pool:
+        pool.map(
+            _run,
+            {run.name: (results, run, data, work, jets) for run in missing},
+            trained,
+            lambda text: update(text, done, len(runs)),
+        )
     return len(missing)
 
 
-_messages: Any = None
-_stop: Any = None
-
-
-def _start(messages: Any, stop: Any) -> None:
-    global _messages, _stop
-    _messages, _stop = messages, stop
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent alone answers Ctrl-C
+def _start() -> None:
     tf.get_logger().setLevel("ERROR")  # it warns of the new functions of every run
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
@@ -106,11 +89,9 @@ def _run(results: Results, run: Run, data: Path, work: Path, jets: str) -> None:
     """One run, in a worker process."""
 
     def report(step: Progress) -> None:
-        if _stop.is_set():
-            raise UserError("interrupted")
         if step.step == 1:
             so_far = "" if step.accuracy is None else f", accuracy {step.accuracy:.4f}"
-            _messages.put(f"{run.name} {step.stage} {step.phase}.{step.epoch}{so_far}")
+            tell(f"{run.name} {step.stage} {step.phase}.{step.epoch}{so_far}")
 
     record, correct = train_run(run, data, work, jets, report)
     results.add(record, correct)
@@ -127,8 +108,7 @@ def train_run(
     start = time.process_time()
     settings, seed = run.settings, run.settings.training.seed
     training = read_samples(data, "train", settings, settings.training_jets)
-    order = np.random.default_rng(seed).permutation(len(training.labels))
-    training = Samples(training.inputs[order], training.labels[order])
+    training = training.shuffled(seed)
     validation = read_samples(data, "validation", settings, settings.validation_jets)
     model = _trained(settings, training, validation, work / jets, report)
     test = read_samples(data, "test", settings)
