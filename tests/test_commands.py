@@ -15,10 +15,11 @@ from typer.testing import CliRunner
 
 from salt_hls import config
 from salt_hls.cli import app
-from salt_hls.config import MODELS, ROOT
+from salt_hls.config import MODELS
 from salt_hls.firmware import csim, golden
 from salt_hls.jets import generator
 from salt_hls.jets.dataset import JetSet
+from salt_hls.paths import CHECKOUT as ROOT
 
 
 def called(*arguments: object) -> str:

@@ -14,6 +14,7 @@ from hypothesis.extra import numpy as hnp
 
 from salt_hls.config import MODELS, Inputs, ModelConfig, Order, load_yaml
 from salt_hls.errors import UserError
+from salt_hls.fixed import FixedType
 from salt_hls.jets import generator
 from salt_hls.jets.dataset import CLASSES, JET_COLUMNS, JetSet
 from salt_hls.jets.declustering import clustering_sequence
@@ -107,6 +108,31 @@ def test_grid_of_the_sample() -> None:
         assert len(np.unique(x[..., i])) > 100
     coarse = replace(INPUTS.pt.type, width=4)
     assert not coarse.contains(x[..., 0])
+
+
+@pytest.mark.parametrize(
+    ("pt", "deta", "container"),
+    [
+        # The widest range is unsigned: the container's sign costs one more bit.
+        ("ap_ufixed<8,5>", "ap_fixed<9,4>", "ap_fixed<11,6>"),
+        ("ap_ufixed<8,3>", "ap_fixed<9,4>", "ap_fixed<9,4>"),
+        ("ap_ufixed<8,4>", "ap_fixed<9,4>", "ap_fixed<10,5>"),
+        ("ap_ufixed<8,5>", "ap_ufixed<6,2>", "ap_ufixed<9,5>"),
+    ],
+)
+def test_the_container_holds_every_feature(pt: str, deta: str, container: str) -> None:
+    features = {
+        "pt": INPUTS.pt.model_copy(update={"type": FixedType.parse(pt)}),
+        **{
+            name: getattr(INPUTS, name).model_copy(update={"type": FixedType.parse(deta)})
+            for name in ("deta", "dphi")
+        },
+    }
+    inputs = INPUTS.model_copy(update=features)
+    assert str(inputs.container) == container
+    for feature in inputs.features:
+        t = feature.type
+        assert inputs.container.contains(np.array([t.min, t.lsb, t.max]))
 
 
 def test_sample_holds_real_jets_of_every_class() -> None:
