@@ -20,7 +20,7 @@ from qkeras import QActivation, QDense, quantized_bits, quantized_relu
 from typer.testing import CliRunner
 
 from salt_hls.cli import app
-from salt_hls.config import MODELS, ModelConfig, find_model, load_yaml
+from salt_hls.config import MODELS, ModelConfig, Strict, find_model, load_yaml
 from salt_hls.errors import UserError
 from salt_hls.firmware.convert import KNOWN, convert, write_project
 from salt_hls.firmware.names import RESERVED, top_name
@@ -555,6 +555,19 @@ def test_bad_values_are_errors_when_read(
     with pytest.raises(UserError) as error:
         load_yaml(path, ModelConfig)
     one_line(error.value, f"{path}: ", says)
+
+
+class Unbounded(Strict):
+    number: float
+
+
+@pytest.mark.parametrize("number", [float("inf"), float("nan")])
+def test_no_configuration_takes_infinity(number: float, tmp_path: Path) -> None:
+    path = tmp_path / "free.yaml"
+    path.write_text(yaml.safe_dump({"number": number}))
+    with pytest.raises(UserError) as error:
+        load_yaml(path, Unbounded)
+    one_line(error.value, "number: Input should be a finite number")
 
 
 @pytest.mark.parametrize(
