@@ -164,6 +164,7 @@ def interrupt_when(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path],
 
     yield arm
     for process in watcher:
+        process.kill()  # a test that never came so far must not hang here
         process.wait()
     signal.signal(signal.SIGUSR1, old)
 
@@ -236,7 +237,7 @@ def test_a_failing_compiler_leaves_its_log(
     stand_in(tmp_path / "bin", "g++", script, monkeypatch)
     log = tmp_path / "build/small.compile.log"
     with pytest.raises(UserError, match=f"does not compile: g\\+\\+ {says}; see {log}"):
-        compile_csim(tmp_path, "small", {}, tmp_path / "csim", log)
+        compile_csim(tmp_path, "small", {}, [], tmp_path / "csim", log)
     assert log.exists()
 
 
@@ -247,7 +248,7 @@ def test_an_interrupted_compiler_is_stopped(
     stand_in(tmp_path / "bin", "g++", SLEEPER.format(pids), monkeypatch)
     interrupt_when(pids)
     with pytest.raises(Interrupted):
-        compile_csim(tmp_path, "small", {}, tmp_path / "csim", tmp_path / "log")
+        compile_csim(tmp_path, "small", {}, [], tmp_path / "csim", tmp_path / "log")
     assert gone(pids) and not (tmp_path / "log").exists()
 
 
