@@ -296,7 +296,7 @@ def save_lambda(folder: Path, suffix: str, wrapped: bool) -> tuple[Path, Path]:
 def test_a_lambda_is_not_run(suffix: str, wrapped: bool, tmp_path: Path) -> None:
     path, written = save_lambda(tmp_path, suffix, wrapped)
     with pytest.raises(UserError) as error:
-        load_keras_model(path, MODELS / "salt_p4.yaml")
+        load_keras_model(path)
     one_line(error.value, f"{path}: layer lam: a Lambda holds Python code")
     assert not written.exists()
     tf.keras.models.load_model(path, compile=False, safe_mode=False)
@@ -351,7 +351,7 @@ def test_code_anywhere_is_refused(kind: str, where: str, suffix: str, tmp_path: 
     chain(dense()).save(path)
     rewrite(path, lambda config: config["config"]["layers"][1]["config"].update({where: node}))
     with pytest.raises(UserError) as error:
-        load_keras_model(path, MODELS / "salt_p4.yaml")
+        load_keras_model(path)
     one_line(error.value, str(path), "layer d" if kind != "operation" else "layer t", says)
 
 
@@ -363,7 +363,7 @@ def test_a_python_loss_does_not_matter(suffix: str, tmp_path: Path) -> None:
     model = chain(dense(), QActivation(quantized_relu(6, 2), name="q"))
     model.compile("adam", lambda truth, guess: guess)
     model.save(path)
-    loaded, _ = load_keras_model(path, MODELS / "salt_p4.yaml")
+    loaded = load_keras_model(path)
     x = np.ones((2, 8, 3), np.float32)
     assert np.array_equal(loaded(x), model(x))
 
@@ -379,7 +379,7 @@ def test_files_that_cannot_be_loaded(suffix: str, tmp_path: Path) -> None:
         if model is not None:
             model.save(path)
         with pytest.raises(UserError) as error:
-            load_keras_model(path, MODELS / "salt_p4.yaml")
+            load_keras_model(path)
         one_line(error.value, str(path), *says)
 
     refused(chain(Mine(name="my")), "layer my: Mine" if suffix == ".h5" else "Mine")
@@ -415,7 +415,7 @@ def test_weights_alone_are_no_model(tmp_path: Path) -> None:
     path = tmp_path / "model.h5"
     chain(dense()).save_weights(path)
     with pytest.raises(UserError, match="holds no model"):
-        load_keras_model(path, MODELS / "salt_p4.yaml")
+        load_keras_model(path)
 
 
 # ---- names
