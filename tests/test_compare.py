@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,7 +18,10 @@ from salt_hls.firmware.compare import (
     compare,
     compare_all,
     first_difference,
+    flat,
+    split_outputs,
 )
+from salt_hls.firmware.convert import KERAS_LAYER
 from salt_hls.fixed import FixedType
 from salt_hls.reports.model import BitAccuracy, Mismatch, Report
 
@@ -168,8 +171,7 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Play:
         csim, nodes = SimpleNamespace(outputs=["two"]), [node("one"), node("two")]
         net = SimpleNamespace(get_layers=lambda: nodes)
         monkeypatch.setattr(compare_module, "BATCH", 3)
-        for name in ("csim_pool", "process_pool"):
-            monkeypatch.setattr(compare_module, name, pool, raising=False)
+        monkeypatch.setattr(compare_module, "process_pool", pool)
         monkeypatch.setattr(compare_module, "run_csim", simulate)
         monkeypatch.setattr(compare_module, "replay", replay)
 
@@ -228,6 +230,45 @@ def test_batches_are_merged(play: Play) -> None:
     assert (record.events, record.values, record.max_lsb) == (8, 16, 5)
     assert [(e.event, e.index[0]) for e in record.examples] == [(0, 0), (0, 1), (1, 0)]
     assert len(record.examples) == EXAMPLES
+
+
+def test_layers_that_are_others_in_the_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under another name, with a shape kept by keepdims, with no partner; several outputs."""
+
+    def node(name: str, kind: str = "Dense", **attributes: str) -> Any:
+        return SimpleNamespace(name=name, class_name=kind, get_attr=attributes.get)
+
+    nodes = [node("part"), node("whole", **{KERAS_LAYER: "layer"}), node("pool", "GlobalPooling1D")]
+    csim: Any = SimpleNamespace(outputs=["pool", "whole"])
+    x = np.arange(12, dtype=np.float32).reshape(4, 3)
+    wide = np.asarray(x, np.float64)
+    simulated = {"part": wide, "whole": -wide[:, :2], "pool": wide}
+    off = simulated["whole"] + TYPE.lsb
+    stand_ins = {
+        "process_pool": lambda workers: nullcontext(),
+        "run_csim": lambda *_, **__: simulated,
+        "replay": lambda graph, inputs: simulated,
+        "keras_layers": lambda model, inputs: {"layer": off, "pool": wide.reshape(4, 1, 3)},
+        "output_type": lambda node: TYPE,
+    }
+    for name, stand_in in stand_ins.items():
+        monkeypatch.setattr(compare_module, name, stand_in)
+    graph = SimpleNamespace(get_layers=lambda: nodes)
+    records, outputs = compare_all("model", graph, csim, x, 1, lambda done: None)
+    assert [(r.pair, r.layer, r.mismatches) for r in records] == [
+        ("keras/csim", "whole", 8), ("keras/csim", "pool", 0),
+        (GOLDEN, "part", 0), (GOLDEN, "whole", 0), (GOLDEN, "pool", 0),
+    ]  # fmt: skip
+    assert np.array_equal(outputs, np.hstack([wide, -wide[:, :2]]))
+
+
+def test_outputs_one_after_the_other() -> None:
+    parts = [np.arange(24.0).reshape(4, 3, 2), np.arange(4.0).reshape(4, 1), np.ones((4, 5))]
+    values = flat(parts)
+    assert values.shape == (4, 12) and values[1].tolist() == [*range(6, 12), 1, *[1] * 5]
+    shapes = [SimpleNamespace(shape=part.shape[1:]) for part in parts]
+    again = split_outputs(SimpleNamespace(get_output_variables=lambda: shapes), values)
+    assert all(np.array_equal(a, b) for a, b in zip(again, parts, strict=True))
 
 
 def test_every_keras_layer_is_asked_for_its_output(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,8 +19,9 @@ from hls4ml.model.quantizers import BinaryQuantizer, TernaryQuantizer
 from hls4ml.model.types import FixedPrecisionType, NamedType, PackedType, Source, TensorVariable
 
 from salt_hls import digest as module
-from salt_hls.digest import CODE, FIRMWARE_CODE, ROOT, digest, graph_digest
+from salt_hls.digest import CODE, FIRMWARE_CODE, digest, graph_digest
 from salt_hls.fixed import FixedType
+from salt_hls.paths import CHECKOUT as ROOT
 
 
 @dataclass

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import h5py
@@ -28,9 +29,11 @@ from salt_hls.errors import UserError
 from salt_hls.firmware import build as build_module
 from salt_hls.firmware.build import build_firmware, load_tagger
 from salt_hls.firmware.compare import adversarial_inputs, compare, first_difference
+from salt_hls.firmware.convert import check_exact_in_float32
 from salt_hls.fixed import FixedType
 from salt_hls.jets.dataset import JetSet
 from salt_hls.layers.dynamic_tanh.arithmetic import DynamicTanh
+from salt_hls.layers.hls_ops import ArithmeticNode
 from salt_hls.reports.budget import load_budget
 
 Make = Callable[..., Path]
@@ -97,6 +100,26 @@ def test_both_backends_are_exact_and_reproducible(small_model: Make, tmp_path: P
     assert set(manifest["firmware"]) == set(written[0])
     assert json.loads((folder / "report.json").read_text())["schema"] == 1
     assert "<html" in (folder / "report.html").read_text()
+
+
+@pytest.mark.parametrize(("signed", "most"), [(False, 24), (True, 25)])
+def test_what_float32_cannot_hold_is_refused(signed: bool, most: int) -> None:
+    """24 bits besides the sign, and not one more."""
+
+    class Node(ArithmeticNode):
+        def __init__(self, width: int) -> None:
+            self.name, self.width = "attention", width
+
+        def fields(self) -> dict[str, int | bool | FixedType]:
+            return {"rows": 3, "sum_t": FixedType(self.width, 8, signed)}
+
+    def graph(width: int) -> Any:
+        return SimpleNamespace(get_layers=lambda: [Node(4), Node(width)])
+
+    check_exact_in_float32(graph(most))
+    bits = most + 1 - signed
+    with pytest.raises(UserError, match=f"layer attention: sum_t .* needs {bits} bits, more than"):
+        check_exact_in_float32(graph(most + 1))
 
 
 def test_plain_hls4ml_converts_after_register(small_model: Make, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from hypothesis.extra import numpy as hnp
 
 from salt_hls.config import MODELS, Inputs, ModelConfig, Order, load_yaml
 from salt_hls.errors import UserError
+from salt_hls.fixed import FixedType
 from salt_hls.jets import generator
 from salt_hls.jets.dataset import CLASSES, JET_COLUMNS, JetSet
 from salt_hls.jets.declustering import clustering_sequence
@@ -109,6 +110,31 @@ def test_grid_of_the_sample() -> None:
     assert not coarse.contains(x[..., 0])
 
 
+@pytest.mark.parametrize(
+    ("pt", "deta", "container"),
+    [
+        # The widest range is unsigned: the container's sign costs one more bit.
+        ("ap_ufixed<8,5>", "ap_fixed<9,4>", "ap_fixed<11,6>"),
+        ("ap_ufixed<8,3>", "ap_fixed<9,4>", "ap_fixed<9,4>"),
+        ("ap_ufixed<8,4>", "ap_fixed<9,4>", "ap_fixed<10,5>"),
+        ("ap_ufixed<8,5>", "ap_ufixed<6,2>", "ap_ufixed<9,5>"),
+    ],
+)
+def test_the_container_holds_every_feature(pt: str, deta: str, container: str) -> None:
+    features = {
+        "pt": INPUTS.pt.model_copy(update={"type": FixedType.parse(pt)}),
+        **{
+            name: getattr(INPUTS, name).model_copy(update={"type": FixedType.parse(deta)})
+            for name in ("deta", "dphi")
+        },
+    }
+    inputs = INPUTS.model_copy(update=features)
+    assert str(inputs.container) == container
+    for feature in inputs.features:
+        t = feature.type
+        assert inputs.container.contains(np.array([t.min, t.lsb, t.max]))
+
+
 def test_sample_holds_real_jets_of_every_class() -> None:
     jets = JetSet.read(SAMPLE)
     assert len(jets) >= 5000 and jets.constituents.shape[1:] == (150, 3)
@@ -141,19 +167,12 @@ def test_seeds_are_disjoint() -> None:
     assert len({c.seed for c in chunks}) == len(chunks) == len({c.file_name for c in chunks})
 
 
-def test_generation_resumes(tmp_path: Path) -> None:
-    calls: list[tuple[int, int]] = []
-    paths = list(generator.generate(10, tmp_path, 2, lambda d, n: calls.append((d, n)), 3))
-    assert [p.name for p in paths] == ["train.h5", "validation.h5", "test.h5", "sample.h5"]
-    assert calls[0] == (0, 45) and calls[-1] == (45, 45)
-    stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / "chunks").iterdir()}
-    lost = next(iter(stamps))
-    lost.unlink()
-    calls.clear()
-    list(generator.generate(10, tmp_path, 1, lambda d, n: calls.append((d, n)), 3))
-    assert calls[0] == (42, 45)
-    again = {p: p.stat().st_mtime_ns for p in (tmp_path / "chunks").iterdir()}
-    assert [p for p in stamps if again[p] != stamps[p]] == [lost]
+@pytest.mark.parametrize("name", ["train", "validation", "test", "sample"])
+def test_jets_of_others_are_not_overwritten(name: str, tmp_path: Path) -> None:
+    (tmp_path / f"{name}.h5").write_text("mine")
+    with pytest.raises(UserError, match=rf"{name}.h5: is there, but not the chunks"):
+        next(generator.generate(10, tmp_path, 1, lambda d, n: None))
+    assert [p.read_text() for p in tmp_path.iterdir()] == ["mine"]
 
 
 @pytest.mark.parametrize("content", [b"", b"not hdf5 at all"])

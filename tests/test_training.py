@@ -14,7 +14,9 @@ from test_data import Truth, write_quark_gluon
 
 from salt_hls.config import MODELS, ModelConfig, Phase, load_yaml
 from salt_hls.errors import UserError
+from salt_hls.firmware.build import load_tagger
 from salt_hls.jets.dataset import CLASSES, JetSet
+from salt_hls.models import build_model
 from salt_hls.processes import cores
 from salt_hls.training import run
 from salt_hls.training import train as training
@@ -70,6 +72,40 @@ def test_an_interrupted_training_ends_like_an_uninterrupted_one(
     history = json.loads((tmp_path / "parts" / "float_history.json").read_text())
     assert [(r["phase"], r["epoch"]) for r in history][:3] == [(1, 1), (1, 2), (2, 1)]
     assert not list((tmp_path / "parts").glob("*/state*"))
+
+
+def test_every_seed_and_epoch_has_its_own_order_of_jets(
+    small_model: Make, jets: JetSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = load_yaml(small_model(weights=False, training=PHASES), ModelConfig)
+    data = Samples.of(jets, config)
+    data.inputs[:, 0, 0] = np.arange(len(data.labels))  # tells the jets apart
+    seen: list[int] = []
+
+    class Recorder:
+        def __init__(self, *_: object) -> None:
+            pass
+
+        def __call__(self, inputs: Any, targets: Any) -> float:
+            seen.extend(inputs[:, 0, 0].astype(int))
+            return 0.0
+
+    monkeypatch.setattr(training, "_Step", Recorder)
+    orders = []
+    for number, seed in enumerate((3, 3, 4)):
+        assert config.training is not None
+        seeded = config.training.model_copy(update={"seed": seed})
+        seen.clear()
+        train(
+            config.model_copy(update={"training": seeded}),
+            data, data, tmp_path / str(number), silent,
+        )  # fmt: skip
+        epochs = np.reshape(seen, (-1, len(data.labels)))
+        assert len(epochs) >= 4 and (np.sort(epochs) == np.arange(len(data.labels))).all()
+        # The epochs of a stage; those of the other stage may be the same.
+        orders.append([tuple(epoch) for epoch in epochs[:3]])
+    assert orders[0] == orders[1]
+    assert len({*orders[0], *orders[2]}) == 6
 
 
 def test_training_learns_and_weights_stay_on_their_grid(
@@ -178,23 +214,23 @@ def test_train_model_writes_weights_metrics_and_curves(
 ) -> None:
     path = small_model(weights=False, training=PHASES)
     for split in ("train", "validation", "test"):
-        jets.write(tmp_path / f"{split}.h5")
-    result = train_model(str(path), tmp_path, tmp_path / "build", silent)
+        jets.write(tmp_path / f"data/{split}.h5")
+    result = train_model(str(path), tmp_path / "data", tmp_path / "build", silent)
     assert result.quantized.events == 600
     assert result.seconds is not None and 0 < result.seconds < 600 and result.cores == cores()
     written = {p.name for p in path.parent.iterdir()}
     assert {"small.weights.h5", "small.float.weights.h5", "small.metrics.json"} <= written
     (curves,) = (tmp_path / "build" / "train" / "small").glob("*/curves.png")
     assert curves.stat().st_size > 1000
-    again = train_model(str(path), tmp_path, tmp_path / "build", silent)
+    again = train_model(str(path), tmp_path / "data", tmp_path / "build", silent)
     assert again == result
-    assert len(list((tmp_path / "build" / "train" / "small").iterdir())) == 1
-    jets[slice(0, 300)].write(tmp_path / "validation.h5")
-    train_model(str(path), tmp_path, tmp_path / "build", silent)
-    assert len(list((tmp_path / "build" / "train" / "small").iterdir())) == 2, (
+    assert len(list((tmp_path / "build" / "train" / "small").glob("[!.]*"))) == 1
+    jets[slice(0, 300)].write(tmp_path / "data/validation.h5")
+    train_model(str(path), tmp_path / "data", tmp_path / "build", silent)
+    assert len(list((tmp_path / "build" / "train" / "small").glob("[!.]*"))) == 2, (
         "other jets, other training"
     )
-    other = train_model(str(path), tmp_path, tmp_path / "build", silent, seed=7)
+    other = train_model(str(path), tmp_path / "data", tmp_path / "build", silent, seed=7)
     assert other.model == "small.seed7" and other.float_ != result.float_
     written = {p.name for p in path.parent.iterdir()} - written
     assert {
@@ -202,7 +238,7 @@ def test_train_model_writes_weights_metrics_and_curves(
     } == written
     answers = iter([np.eye(5)[jets.labels], np.eye(5)[jets.labels * 0]])
     monkeypatch.setattr(run, "predict", lambda model, inputs: next(answers))
-    known = train_model(str(path), tmp_path, tmp_path / "build", silent)
+    known = train_model(str(path), tmp_path / "data", tmp_path / "build", silent)
     assert known.won == 0 and known.lost == np.sum(jets.labels != 0) > 400
     share = known.lost / 600
     assert known.loss == pytest.approx((share, (share * (1 - share) / 600) ** 0.5))
@@ -219,6 +255,51 @@ def test_training_on_other_classes(small_model: Make, tmp_path: Path) -> None:
     )
     assert list(result.quantized.auc) == ["g", "q", "mean"] and result.quantized.events == 10
     assert len(notes) == 2 and not list(path.parent.glob(".*"))
+
+
+def test_a_shipped_model_keeps_its_weights(
+    small_model: Make, jets: JetSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trained ones go to the build folder, with a YAML to build firmware from, unless shipped."""
+    data, build, trained = tmp_path / "data", tmp_path / "build", tmp_path / "build/trained"
+    for split in ("train", "validation", "test"):
+        jets.write(data / f"{split}.h5")
+    path = small_model(training=PHASES)
+    shipped = path.with_name("small.weights.h5").read_bytes()
+    before = set(path.parent.iterdir())
+    monkeypatch.setattr(run, "MODELS", path.parent)
+    for name, stand_in in {  # it is about where files go
+        "train": lambda config, *_: [build_model(config, quantized=q) for q in (False, True)],
+        "plot_curves": lambda *_: None,
+        "_seconds": lambda _: 1.0,
+    }.items():
+        monkeypatch.setattr(run, name, stand_in)
+
+    result = train_model(str(path), data, build, silent)
+    train_model(str(path), data, build, silent, seed=7)
+    assert path.with_name("small.weights.h5").read_bytes() == shipped
+    assert set(path.parent.iterdir()) - before == {build}
+    parts = (".weights.h5", ".float.weights.h5", ".metrics.json", ".yaml")
+    assert {p.name for p in trained.iterdir()} == {
+        f"small{seed}{part}" for seed in ("", ".seed7") for part in parts
+    }
+    assert (trained / "small.yaml").read_bytes() == path.read_bytes()
+    seeded = load_yaml(trained / "small.seed7.yaml", ModelConfig).training
+    assert seeded is not None and seeded.seed == 7
+    tagger = load_tagger(str(trained / "small.yaml"))
+    assert tagger.name == "small" and tagger.float_model is not None
+
+    again = train_model(str(path), data, build, silent, ship=True)
+    assert again.model == result.model == "small"
+    assert path.with_name("small.weights.h5").read_bytes() != shipped
+    assert {p.name for p in set(path.parent.iterdir()) - before} == {
+        "build",
+        "small.float.weights.h5",
+        "small.metrics.json",
+    }
+    monkeypatch.setattr(run, "MODELS", MODELS)
+    with pytest.raises(UserError, match=r"small.yaml: not a shipped model; leave --ship"):
+        train_model(str(path), data, build, silent, ship=True)
 
 
 def test_training_needs_its_phases_and_jets(small_model: Make, tmp_path: Path) -> None:

@@ -49,6 +49,11 @@ class Samples:
         """Jets as the model of `config` sees them."""
         return Samples(prepare(jets.constituents, config.particles, config.inputs), jets.labels)
 
+    def shuffled(self, seed: int) -> Samples:
+        """In the seed's order, of which the batches of every epoch are a reordering."""
+        order = np.random.default_rng(seed).permutation(len(self.labels))
+        return Samples(self.inputs[order], self.labels[order])
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -77,6 +82,7 @@ def train(
 ) -> tuple[tf.keras.Model, tf.keras.Model]:
     """The trained float and quantized models; weights of the latter are on their grid.
 
+    The seed fixes the initial weights and the order of the training jets.
     folder: keeps the state of an interrupted training, the history (`history.json`, one row for
     each epoch) and `float.weights.h5`. A finished stage is not trained again.
     """
@@ -86,6 +92,7 @@ def train(
     _require_batches(phases, len(training.labels))  # of both stages, before the first
     folder.mkdir(parents=True, exist_ok=True)
     tf.keras.utils.set_random_seed(config.training.seed)
+    training = training.shuffled(config.training.seed)
     float_model = build_model(config, quantized=False)
     quantized = build_model(config, quantized=True)
 

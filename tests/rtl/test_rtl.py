@@ -51,7 +51,14 @@ def test_kept_when_nothing_changed_and_made_anew_when_something_did(
     assert (first.folder / MANIFEST).stat().st_mtime_ns == stamp
     faster = generate(tagger_graph, tmp_path / "rtl", clock_ns=2.5)
     assert len(faster.stages) > len(first.stages)
-    assert told and list(tmp_path.iterdir()) == [tmp_path / "rtl"]
+    assert told and {p.name for p in tmp_path.iterdir()} == {"rtl", ".rtl.lock"}
+
+
+def test_a_folder_of_others_is_not_replaced(tagger_graph: Any, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(UserError, match=f"{tmp_path}: is a folder that salt-hls has not written"):
+        generate(tagger_graph, tmp_path, clock_ns=5)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 def test_a_damaged_folder_is_a_user_error(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from salt_hls.firmware.compare import adversarial_inputs
 from salt_hls.firmware.replay import replay
 from salt_hls.fixed import FixedType
 from salt_hls.reports.budget import load_budget
-from salt_hls.rtl import yosys
+from salt_hls.rtl import verilator, yosys
 from salt_hls.rtl.build import Options, estimate, synthesize_rtl
 from salt_hls.rtl.project import RtlProject
 from salt_hls.rtl.stream import Design, Rom, design_of, execute, when
@@ -120,6 +121,23 @@ def simulated(
     else:  # jets come faster than their keys are made, and wait inside
         assert smooth.latency_cycles > project.streaming.latency
     return project
+
+
+def test_the_greatest_latency_and_interval_count(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Of three jets of two transfers that take 9, 12 and 10 clocks."""
+    starts, ends = np.array([1, 2, 5, 6, 11, 12]), np.array([10, 17, 21])
+    run = (starts, ends, np.zeros((3, 1), np.uint8))
+    monkeypatch.setattr(verilator, "build", lambda *_, **__: tmp_path)
+    monkeypatch.setattr(verilator, "_run_stream", lambda *_: run)
+    project: Any = SimpleNamespace(
+        streaming=SimpleNamespace(transfers=2, interval=2),
+        inputs=SimpleNamespace(widths=(8, 8), pack=lambda rows: rows),
+        outputs=SimpleNamespace(unpack=lambda rows: rows.astype(float)),
+    )
+    (seen,) = simulate_stream(project, np.zeros((3, 2, 2)), tmp_path, gaps=(0,))
+    assert (seen.latency_cycles, seen.ii_cycles) == (12, 7)
 
 
 SMALLEST = {"width": 4, "feed_forward": 4}

@@ -108,8 +108,7 @@ def train_run(
     start = time.process_time()
     settings, seed = run.settings, run.settings.training.seed
     training = read_samples(data, "train", settings, settings.training_jets)
-    order = np.random.default_rng(seed).permutation(len(training.labels))
-    training = Samples(training.inputs[order], training.labels[order])
+    training = training.shuffled(seed)
     validation = read_samples(data, "validation", settings, settings.validation_jets)
     model = _trained(settings, training, validation, work / jets, report)
     test = read_samples(data, "test", settings)
