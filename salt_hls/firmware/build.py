@@ -192,8 +192,13 @@ def _write_saved_model(model: tf.keras.Model, path: Path) -> None:
         inputs, grid = like.model_dump(mode="json"), "salt_p4's input grid"
     else:
         inputs, grid = {"type": str(DEFAULT_GRID)}, f"{DEFAULT_GRID} for every input"
-    with replacing(path) as partial:
-        partial.write_text(yaml.safe_dump({"inputs": inputs}, sort_keys=False))
+    try:
+        with replacing(path) as partial:
+            partial.write_text(yaml.safe_dump({"inputs": inputs}, sort_keys=False))
+    except UserError as error:
+        raise UserError(
+            f"{error}; it says what grid the inputs are on: inputs: {{type: {DEFAULT_GRID}}}"
+        ) from None
     logger.warning(
         "%s: no input grid was given; written with %s: check that the model was trained on it",
         path,

@@ -37,11 +37,10 @@ Layer = Any
 """A Keras layer."""
 
 _SETTINGS = """
-accum activation algorithm arithmetic axis b bias bitwidth config depth dim e epsilon function
-height implementation index input inputs instructions iotype merge name namespace next nonzeros
-op output outputs overrides p param perm precision product quantizer relu result reuse scale shape
-shift signed size skip slope strategy table threshold trace trusted type value w weight weights
-width z
+accum activation algorithm arithmetic axis b bias bitwidth config depth dim e epsilon height
+implementation index input inputs instructions iotype merge name namespace next nonzeros op output
+outputs overrides p param perm precision quantizer result reuse scale shift signed size skip slope
+strategy table threshold trace trusted type value w weight weights width z
 """
 """Names that hls4ml gives to settings of layers."""
 
@@ -205,6 +204,7 @@ def _dense(work: _Lowering, layer: Layer, operands: list[Typed]) -> Typed:
     new = QDense(
         layer.units,
         use_bias=layer.use_bias,
+        kernel_initializer="zeros",
         kernel_quantizer=_quantized_bits(kernel_type),
         bias_quantizer=_quantized_bits(bias_type) if bias_type else None,
         name=work.name(name, "" if plain else "dense"),
