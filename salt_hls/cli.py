@@ -550,7 +550,6 @@ class _Warnings(logging.Handler):
 
 
 INTERRUPTED = "interrupted; nothing half-written is left, long work continues next time"
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 GRACE_S = 10.0
 """An interrupted run that has not ended by itself after so long is ended."""
 
@@ -606,17 +605,15 @@ def main() -> None:
     signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
     told = threading.Event()
     threading.Thread(target=_tell_and_end, args=(signals, told), daemon=True).start()
-    for number in SIGNALS:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup
             signal.signal(number, _interrupted)
     try:
         app()
     except BaseException as error:
         if _Interrupted.received:
-            for number in SIGNALS:  # where Python ends, our handler is no more
-                signal.signal(number, signal.SIG_IGN)
             told.wait(GRACE_S)
-            raise SystemExit(1) from None
+            os._exit(1)  # Python and TensorFlow take their time to unload, and hear signals again
         fault = _fault(error)
         if fault is None:
             raise

@@ -167,6 +167,14 @@ def test_seeds_are_disjoint() -> None:
     assert len({c.seed for c in chunks}) == len(chunks) == len({c.file_name for c in chunks})
 
 
+@pytest.mark.parametrize("name", ["train", "validation", "test", "sample"])
+def test_jets_of_others_are_not_overwritten(name: str, tmp_path: Path) -> None:
+    (tmp_path / f"{name}.h5").write_text("mine")
+    with pytest.raises(UserError, match=rf"{name}.h5: is there, but not the chunks"):
+        next(generator.generate(10, tmp_path, 1, lambda d, n: None))
+    assert [p.read_text() for p in tmp_path.iterdir()] == ["mine"]
+
+
 @pytest.mark.parametrize("content", [b"", b"not hdf5 at all"])
 def test_damaged_file(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "jets.h5"

@@ -286,6 +286,12 @@ def generate(
     drops the chunks it is at and continues with them.
     """
     chunks = folder / "chunks"
+    for path in (folder / f"{name}.h5" for name in (*SPLITS, "sample")):
+        if path.exists() and not chunks.is_dir():
+            raise UserError(
+                f"{path}: is there, but not the chunks `salt-hls data` made it of; move it, or "
+                "write elsewhere with --data"
+            )
     chunks.mkdir(parents=True, exist_ok=True)
     wanted = plan(jets, collisions)
     missing = [c for c in wanted if not (chunks / c.file_name).exists()]
