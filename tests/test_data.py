@@ -21,6 +21,9 @@ from salt_hls.jets.readers import load_data, modelnet, top_tagging
 from salt_hls.jets.readers.modelnet import morton, point_cloud
 
 JETS, M = 100, 12
+MESSAGES = yaml.safe_load(Path(__file__).with_name("messages.yaml").read_text())
+"""Every message word by word."""
+
 Make = Callable[..., Path]
 Write = Callable[[Path], None]
 
@@ -183,6 +186,54 @@ def test_lhc_folders_and_columns_by_name(tmp_path: Path) -> None:
     assert [len(s) for s in (data.train, data.validation, data.test)] == [180, 20, 100]
     np.testing.assert_allclose(data.test.constituents[..., 0], Truth(2).pt[:, :8], rtol=1e-5)
     assert len(data.notes) == 2 and data.test.jets[0, 0] > 0
+
+
+@pytest.mark.parametrize(
+    ("off", "share", "fits"),
+    [
+        (0.009, 1, True), (0.011, 1, False), (-0.011, 1, False),
+        (0.5, 0.01, True), (0.5, 0.0117, False),
+    ],
+)  # fmt: skip
+def test_lhc_columns_may_be_rounded(off: float, share: float, fits: bool, tmp_path: Path) -> None:
+    """j1_pt is that of px and py within 1 % of itself and 10 MeV, but for 1 % of the particles."""
+    truth = Truth()
+    truth.pt[:] = np.linspace(0.1, 3, truth.pt.size).reshape(truth.pt.shape)
+    write_lhc(tmp_path / "a.h5", truth)
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        table = file["jetConstituentList"][:]
+        column = LHC_PARTICLE.index("j1_pt")
+        some = np.arange(truth.pt.size) < round(share * truth.pt.size)
+        table[..., column] += off * (1 + truth.pt) * some.reshape(truth.pt.shape)
+        table[..., column] = np.abs(table[..., column])
+        file["jetConstituentList"][:] = table
+    if fits:
+        load_data(tmp_path / "a.h5", 8)
+    else:
+        with pytest.raises(UserError, match="j1_pt is not the length"):
+            load_data(tmp_path / "a.h5", 8)
+
+
+@pytest.mark.parametrize(
+    ("energy", "share", "fits"),
+    [(0.991, 1, True), (0.989, 1, False), (0.5, 0.01, True), (0.5, 0.0117, False)],
+)
+def test_energies_may_be_rounded(energy: float, share: float, fits: bool, tmp_path: Path) -> None:
+    truth = Truth(classes=2)
+    truth.pt[:] = np.linspace(0.1, 3, truth.pt.size).reshape(truth.pt.shape)
+    write_top(tmp_path / "a.h5", truth)
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        rows = file["table/table"][:]
+        momenta = rows["values_block_0"][:, : 4 * M].reshape(-1, 4)
+        some = np.arange(len(momenta)) < round(share * len(momenta))
+        momenta[:, 0] = np.linalg.norm(momenta[:, 1:], axis=1) * np.where(some, energy, 1.001)
+        rows["values_block_0"][:, : 4 * M] = momenta.reshape(JETS, -1)
+        file["table/table"][:] = rows
+    if fits:
+        load_data(tmp_path / "a.h5", 8)
+    else:
+        with pytest.raises(UserError, match="energies below momenta"):
+            load_data(tmp_path / "a.h5", 8)
 
 
 def test_a_split_is_cut_alike_every_time(tmp_path: Path) -> None:
@@ -454,6 +505,7 @@ def test_what_cannot_be_mended_is_one_line(fault: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=what) as error:
         load_data(tmp_path / "a.h5", 8)
     assert "\n" not in str(error.value) and str(tmp_path) in str(error.value)
+    assert str(error.value).replace(f"{tmp_path}/", "") == MESSAGES["ERRORS"][fault]
 
 
 def test_the_file_and_its_jet_are_named(tmp_path: Path) -> None:
@@ -474,9 +526,15 @@ def turned(content: np.ndarray) -> np.ndarray:
 
 
 NOTES: dict[str, tuple[Write, str]] = {
-    "unsorted": (damage(constituents=backwards), "100 of 100 jets are not in descending pT"),
-    "MeV": (damage(constituents=lambda x: x * np.float32([1000, 1, 1])), "taken as MeV"),
-    "phi wrap": (damage(constituents=turned), "30 dphi are outside"),
+    "unsorted": (
+        damage(constituents=backwards),
+        "100 of 100 jets are not in descending pT: sorted",
+    ),
+    "MeV": (
+        damage(constituents=lambda x: x * np.float32([1000, 1, 1])),
+        "a typical jet has pT 3.48e+05: taken as MeV and divided by 1000",
+    ),
+    "phi wrap": (damage(constituents=turned), "30 dphi are outside of [-pi, pi): wrapped"),
 }
 
 
@@ -486,7 +544,11 @@ def test_what_can_be_mended_is_mended_and_told(fault: str, tmp_path: Path) -> No
     write(tmp_path / "a.h5")
     write_generated(tmp_path / "b.h5", Truth())
     data, sound = (load_data(tmp_path / name, 8) for name in ("a.h5", "b.h5"))
-    assert sum(what in note for note in data.notes) == 1 and len(sound.notes) == 2
+    assert data.notes[0] == f"{tmp_path / 'a.h5'}: {what}" and data.notes[1:] == sound.notes
+    assert sound.notes == (
+        "no validation set among the files: 10 jets of the training set are it",
+        "no test set among the files: 10 jets of the training set are it",
+    )
     np.testing.assert_allclose(
         data.train.constituents, sound.train.constituents, rtol=1e-5, atol=1e-5
     )
@@ -528,6 +590,51 @@ def test_differences_of_azimuths_are_wrapped(tmp_path: Path) -> None:
         np.testing.assert_allclose(
             turned.train.constituents, straight.train.constituents, rtol=1e-5, atol=1e-5
         )
+
+
+def one_particle(pt: float, deta: float = 0, dphi: float = 0) -> Write:
+    """Jets of one particle each, all alike."""
+
+    def alone(content: np.ndarray) -> np.ndarray:
+        content[:] = 0
+        content[:, 0] = pt, deta, dphi
+        return content
+
+    return damage(constituents=alone)
+
+
+@pytest.mark.parametrize(
+    ("particle", "what"),
+    [
+        ((2, 0, 0), ""), ((1.99, 0, 0), "pT must be in GeV, but a typical jet has 1.99; it looks "
+        "relative to the jet, or in TeV"), ((7000, 0, 0), ""), ((7001, 0, 0), "MeV"),
+        ((50, 0.199, 0), ""), ((50, 0, -0.199), ""), ((50, 0.15, 0.15), "angles must be relative "
+        "to the jet axis, but the middle of a typical jet is 0.21 away from it"),
+        ((50, 0, 0.201), "angles must be relative to the jet axis, but the middle of a typical "
+        "jet is 0.2 away from it"),
+    ],
+)  # fmt: skip
+def test_limits_of_typical_jets(particle: tuple[float, ...], what: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    one_particle(*particle)(path)
+    if what in ("", "MeV"):
+        jets = load_data(path, 4).train
+        scale = 1000 if what else 1
+        assert jets.constituents[:, 0, 0] == pytest.approx(particle[0] / scale)
+        assert jets.constituents[0, 0, 1:] == pytest.approx(particle[1:])
+        assert not jets.constituents[:, 1:].any()
+    else:
+        with pytest.raises(UserError) as error:
+            load_data(path, 4)
+        assert str(error.value) == f"{path}: {what}"
+
+
+def test_kinematics_of_mev_jets_are_in_gev_too(tmp_path: Path) -> None:
+    one_particle(8e6, 0.1, 0.1)(tmp_path / "a.h5")
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        file["jets"][:] = [8e6, 1.5, 2.5, 9e4, 1]
+    jets = load_data(tmp_path / "a.h5", 4).train
+    np.testing.assert_allclose(jets.jets[0], [8e3, 1.5, 2.5, 90, 1])
 
 
 def test_padding_has_no_angles(tmp_path: Path) -> None:
@@ -655,6 +762,8 @@ def test_files_that_are_not_what_they_should_be(fault: str, tmp_path: Path) -> N
     with pytest.raises(UserError, match=what) as error:
         load_data(tmp_path / name, 8)
     assert "\n" not in str(error.value)
+    said = str(error.value).replace(f"{tmp_path}/", "")
+    assert said == MESSAGES["FOREIGN"].get(fault, said)  # not what libraries say
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9])

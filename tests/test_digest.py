@@ -170,6 +170,16 @@ def test_all_that_a_build_imports_is_in_its_key() -> None:
     assert {p for p in imported - {*FIRMWARE_CODE} if p.name != "cases.py"} == set()
 
 
+def test_code_is_found_by_patterns() -> None:
+    assert module._code("fixed.py", "firmware/c*.py", without=("firmware/convert.py",)) == sorted(
+        [
+            *(module.PACKAGE / name for name in ("fixed.py", "firmware/compare.py")),
+            module.PACKAGE / "firmware" / "csim.py",
+            *module.HLS_TEMPLATES.glob("*.h"),
+        ]
+    )
+
+
 def test_the_code_in_the_keys() -> None:
     def named(code: list[Path]) -> set[str]:
         assert all(path.is_file() for path in code)

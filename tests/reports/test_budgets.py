@@ -64,6 +64,15 @@ def test_committed_budgets_load(name: str) -> None:
     assert device_of(budget.part) in load_parts()
 
 
+def test_parts_are_read_once_from_the_file_that_is_given(tmp_path: Path) -> None:
+    load_parts.cache_clear()
+    assert "xcvu13p" in load_parts() and load_parts() is load_parts()
+    other = tmp_path / "parts.yaml"
+    other.write_text("mine: {device: {lut: 10, ff: 20, dsp: 0, bram18: 0, uram: 0}}\n")
+    parts = load_parts(other)
+    assert list(parts) == ["mine"] and parts["mine"].device.lut == 10
+
+
 def test_limits_of_the_committed_budgets() -> None:
     limits = {check.name: check.limit for check in judged(record()).checks}
     assert limits == {
