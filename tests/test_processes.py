@@ -87,7 +87,7 @@ def test_a_killed_worker_is_one_line_with_its_job(kill: signal.Signals) -> None:
 
 
 def test_a_lost_library_is_one_line(tmp_path: Path) -> None:
-    csim = Csim(tmp_path / "gone.so", "gone", {})
+    csim = Csim(tmp_path / "gone.so", "gone", {}, ())
     with process_pool(1) as pool, pytest.raises(UserError, match=r"cannot be loaded .*gone\.so"):
         run_csim(csim, [0.0], pool)  # type: ignore[arg-type]
 

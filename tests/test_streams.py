@@ -19,7 +19,7 @@ from salt_hls.errors import UserError
 from salt_hls.firmware import csim as csim_module
 from salt_hls.firmware.build import build_firmware
 from salt_hls.firmware.compare import adversarial_inputs, first_difference, keras_layers
-from salt_hls.firmware.convert import tensors, write_project
+from salt_hls.firmware.convert import output_nodes, tensors, write_project
 from salt_hls.firmware.csim import compile_csim, run_csim
 from salt_hls.firmware.replay import replay
 from salt_hls.firmware.streams import (
@@ -302,7 +302,12 @@ def test_large_jets_are_exact(
     )
     model, graph = built(tmp_path, lanes, **changes)
     csim = compile_csim(
-        write_project(graph), "small", tensors(graph), tmp_path / "csim", tmp_path / "log"
+        write_project(graph),
+        "small",
+        tensors(graph),
+        [node.name for node in output_nodes(graph)],
+        tmp_path / "csim",
+        tmp_path / "log",
     )
     features = (FixedType.parse("ap_ufixed<8,3>"), *(FixedType.parse("ap_fixed<9,4>"),) * 2)
     x = adversarial_inputs(changes["particles"], features)[:40]

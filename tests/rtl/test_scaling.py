@@ -53,7 +53,7 @@ def test_points_are_simulated_and_synthesized(
 
 
 def test_only_streaming_models(small_model: Callable[..., Path], tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="only a model with firmware.io_type: io_stream"):
+    with pytest.raises(UserError, match="only a model of a YAML with firmware.io_type: io_stream"):
         measure(str(small_model()), tmp_path / "s.json", tmp_path, 1, lambda _: None)
 
 
