@@ -313,6 +313,9 @@ def test_a_folder_that_is_there_is_not_restored_over(tmp_path: Path) -> None:
 ADD = """
 import json
 path = Path(sys.argv[1])
+print("ready", flush=True)
+while not path.with_name("go").exists():
+    pass
 for number in range(20):
     with files.replacing_folder(path, lambda _: True) as work:
         before = json.loads((path / "list").read_text()) if path.exists() else []
@@ -324,10 +327,12 @@ def test_processes_that_meet_take_turns(tmp_path: Path) -> None:
     """Read, change, replace: nothing that another has written is lost."""
     target = tmp_path / "x"
     with process(ADD, target, "a") as a, process(ADD, target, "b") as b:
+        assert line(a) == line(b) == "ready"
+        (tmp_path / "go").touch()
         assert a.wait(120) == 0 and b.wait(120) == 0
     rows = json.loads((target / "list").read_text())
     assert sorted(rows) == [[name, i] for name in "ab" for i in range(20)]
-    assert there(tmp_path) == {"x"}
+    assert there(tmp_path) == {"x", "go"}
 
 
 @pytest.mark.parametrize("error", [FileNotFoundError(errno.ENOENT, "x"), ValueError("no bits")])

@@ -289,8 +289,8 @@ def generate(
     for path in (folder / f"{name}.h5" for name in (*SPLITS, "sample")):
         if path.exists() and not chunks.is_dir():
             raise UserError(
-                f"{path}: is there, but not the chunks `salt-hls data` made it of; move it, or "
-                "write elsewhere with --data"
+                f"{path}: is there, but not the chunks `salt-hls data` made it of; move it away, "
+                "or write elsewhere with --data"
             )
     chunks.mkdir(parents=True, exist_ok=True)
     wanted = plan(jets, collisions)
