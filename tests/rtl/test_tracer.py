@@ -64,6 +64,21 @@ def test_narrow_feature_types(tagger_graph: Any) -> None:
         HLS4MLTracer(tagger_graph, feature_types=[*narrow[:2], FixedType(9, 4)]).trace()
 
 
+@pytest.mark.parametrize("choose", [np.maximum, np.minimum])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_larger_of_values_that_depend_on_each_other(choose: Any, sign: int) -> None:
+    """a - (a - b) is known to have no sign; alkaid alone takes its highest bit for one."""
+    x = symbols((2,), [FixedType.parse("ap_ufixed<4,4>")] * 2)
+    values = np.stack(np.meshgrid(np.arange(16.0), np.arange(16.0)), axis=-1).reshape(-1, 2)
+
+    def both(v: Any) -> tuple[Any, Any]:
+        return v[..., :1], v[..., :1] - sign * v[..., 1:]
+
+    for order in (slice(None), slice(None, None, -1)):
+        logic = trace(x, choose(*both(x)[order]), optimize=False)
+        assert np.array_equal(logic.predict(values), choose(*both(values)))
+
+
 @pytest.mark.parametrize(
     ("equation", "shape"), [("...i,io->...o", (4, 3)), ("...ld,hl->...hd", (2, 3))]
 )
