@@ -31,8 +31,8 @@ def simulated_logits(tagger: Tagger, project: Project, workers: int) -> NDArray[
     with process_pool(workers) as pool:
         outputs = run_csim(project.csim, inputs[:JETS], pool)
     nodes = output_nodes(project.graph)
-    codes = [output_type(node).codes(outputs[node.name]).reshape(JETS, -1) for node in nodes]
-    return np.concatenate(codes, axis=1)
+    codes = [output_type(node).codes(outputs[node.name]) for node in nodes]
+    return np.concatenate([c.reshape(len(c), -1) for c in codes], axis=1)
 
 
 def read_golden(model: str) -> NDArray[np.int64]:
