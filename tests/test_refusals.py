@@ -154,6 +154,10 @@ REFUSED: dict[str, tuple[Callable[[], tf.keras.Model], tuple[str, ...]]] = {
         lambda: chain(dense(activation="quantized_tanh(6)")),
         ("activation quantizer quantized_tanh(6)", "quantized_relu(bits, integer)"),
     ),
+    "one-bit activation": (
+        lambda: chain(QActivation("quantized_bits(1,0,alpha=1)", name="d")),
+        ("activation quantizer quantized_bits(1,0,alpha=1)", "sign", "give it 2 bits"),
+    ),
     "leaky": (
         lambda: chain(QActivation("quantized_relu(6,1,negative_slope=0.25)", name="d")),
         ("quantized_relu(6,1,negative_slope=0.25)", "give negative_slope=0"),

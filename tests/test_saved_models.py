@@ -41,7 +41,7 @@ from salt_hls.firmware.convert import convert, output_nodes
 from salt_hls.firmware.diagnose import diagnose
 from salt_hls.firmware.golden import simulated_logits
 from salt_hls.firmware.lower import lower
-from salt_hls.firmware.replay import output_type
+from salt_hls.firmware.replay import output_type, replay
 from salt_hls.fixed import FixedType
 from salt_hls.layers.fixed_activation.keras import FixedActivation
 from salt_hls.models import snap_weights
@@ -330,6 +330,18 @@ def test_merges_of_other_shapes_are_refused() -> None:
     model = tf.keras.Model(given, L.Add(name="sum")([given, row]))
     with pytest.raises(UserError, match=r"layer sum: Add of shapes \(4, 3\), \(1, 3\)"):
         lowered_types(model)
+
+
+@pytest.mark.parametrize("name", ["reuse_factor", "function_cpp", "weight_data", "axis", "int"])
+def test_layers_called_like_settings_of_hls4ml(name: str, tmp_path: Path) -> None:
+    given = tf.keras.Input((4, 3), name="input")
+    x = L.Concatenate(name="joined")([dense(3, name)(given), given])
+    model = randomized(tf.keras.Model(given, x))
+    snap_weights(model)
+    graph = convert(model, FixedType.parse(INPUT), "m", tmp_path / "p")
+    values = np.random.default_rng(0).integers(-64, 64, (50, 4, 3)) / 16
+    *_, last = replay(graph, [values]).values()
+    assert np.array_equal(last, model(values.astype(np.float32)))
 
 
 # ---- the input grid

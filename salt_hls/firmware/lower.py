@@ -37,10 +37,12 @@ Layer = Any
 """A Keras layer."""
 
 _SETTINGS = """
-accum activation algorithm arithmetic axis b bias bitwidth config depth dim e epsilon height
-implementation index input inputs instructions iotype merge name namespace next nonzeros op output
-outputs overrides p param perm precision quantizer result reuse scale shift signed size skip slope
-strategy table threshold trace trusted type value w weight weights width z
+accum activation algorithm arithmetic axis b bias bias_data bias_quantizer bitwidth class_name
+config config_cpp depth dim e epsilon filt_height function_cpp height implementation include_header
+index input inputs instructions iotype line_buffer_codegen merge n_partitions name namespace next
+nonzeros op output outputs overrides p param perm precision quantizer result reuse reuse_factor
+scale shift signed size skip slope strategy table target_cycles threshold trace trusted type value
+w weight weight_data weight_quantizer weights width z
 """
 """Names that hls4ml gives to settings of layers."""
 

@@ -146,9 +146,14 @@ def activation_type(quantizer: Mapping[str, Any], layer: str) -> FixedType:
         ACTIVATION_QUANTIZERS,
         f"quantized_relu(bits, integer) or {WEIGHTS}",
     )
-    if quantizer["class_name"] == "quantized_bits":
-        return weight_type(quantizer, layer, "activation")
     config = quantizer["config"]
+    if quantizer["class_name"] == "quantized_bits":
+        if config["bits"] <= bool(config.get("keep_negative", True)):
+            raise UserError(
+                f"layer {layer}: activation quantizer {quantizer_text(quantizer)} is the sign of "
+                "its argument, -1 or 1, and rounds nothing; give it 2 bits or more"
+            )
+        return weight_type(quantizer, layer, "activation")
     return FixedType(int(config["bits"]), int(config["integer"]), False, "RND_CONV", "SAT")
 
 
