@@ -17,7 +17,14 @@ from salt_hls.errors import UserError
 from salt_hls.jets.dataset import CLASSES, POINTS, JetSet
 from salt_hls.jets.kinematics import relative_to_axis, wrap
 from salt_hls.jets.ordering import prepare
-from salt_hls.jets.readers import load_data, modelnet, top_tagging
+from salt_hls.jets.readers import (
+    generated,
+    lhc,
+    load_data,
+    modelnet,
+    quark_gluon,
+    top_tagging,
+)
 from salt_hls.jets.readers.modelnet import morton, point_cloud
 
 JETS, M = 100, 12
@@ -146,6 +153,48 @@ def test_every_format_gives_the_same_jets(format_: tuple[Any, str, int], tmp_pat
         apart = jets.constituents[..., 1:] - truth.offset[:, :8]
         assert np.abs(apart).max() < 0.3 and np.abs(apart - apart[:, :1]).max() < 1e-4
         assert not jets.constituents[truth.pt[:, :8] == 0].any()
+
+
+def test_files_are_read_in_slices(
+    format_: tuple[Any, str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However large: what is read, and which jet a message names, does not depend on it."""
+    write, suffix, classes = format_
+    path = tmp_path / f"a.{suffix}"
+    write(path, Truth(classes=classes))
+    whole = load_data(path, 8).train
+    for module in (generated, lhc, quark_gluon, top_tagging):
+        monkeypatch.setattr(module, "SLICE", 30)
+    kind = {"h5": None, "npz": quark_gluon}[suffix]
+    parts = load_data(path, 8).train
+    for name in ("constituents", "labels", "jets"):
+        assert np.array_equal(getattr(parts, name), getattr(whole, name))
+    if kind is None:
+        kind = {write_generated: generated, write_lhc: lhc, write_top: top_tagging}[write]
+    assert [len(part) for part in kind.slices(path, 8)] == [30, 30, 30, 10]
+
+
+def test_lhc_jets_have_their_axis_mass_and_particles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    truth = Truth()
+    truth.pt[:, 5:] *= 0.01  # below 1 GeV too
+    write_lhc(tmp_path / "a.h5", truth)
+    (jets,) = lhc.slices(tmp_path / "a.h5", 8)
+    assert jets.jets.dtype == np.float32
+    expected = [truth.pt.sum(axis=1), *truth.axis.T, np.full(JETS, 80), (truth.pt > 0).sum(axis=1)]
+    np.testing.assert_allclose(jets.jets, np.stack(expected, axis=-1), rtol=1e-5, atol=1e-5)
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        flags = file["jets"][:]
+        flags[34, 4:6] = 1
+        file["jets"][:] = flags
+    monkeypatch.setattr(lhc, "SLICE", 30)
+    with pytest.raises(UserError) as error:
+        list(lhc.slices(tmp_path / "a.h5", 8))
+    assert str(error.value) == (
+        f"{tmp_path / 'a.h5'}: jet 34 must have one of j_g, j_q, j_w, j_z, j_t set, got "
+        "[1.0, 1.0, 0.0, 0.0, 1.0]"
+    )
 
 
 def test_particles_beyond_the_file_are_padding(
@@ -375,6 +424,19 @@ def test_points_lie_on_the_triangles_far_from_the_origin() -> None:
     assert abs(np.mean(y > scale) - 0.25) < 0.03
     small = point_cloud(corners * 1e-3, np.array([[0, 1, 2]]), 50, seed=3)  # below an area of 1
     assert np.linalg.norm(small, axis=1).max() == pytest.approx(1)
+
+
+def test_triangles_far_from_the_origin_keep_their_shares_and_places() -> None:
+    near = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0]], float)
+    far = np.array([[0, 0, 0], [3, 0, 0], [0, 1, 0]], float) + [7, 0, 0]
+    corners = np.concatenate([near, far]) + [40, -30, 0]
+    points = point_cloud(corners, np.array([[0, 1, 2], [3, 4, 5]]), 4000, seed=5)
+    second = points[:, 0] > points[:, 0].mean() - 0.1
+    # Areas are 1 : 3; mean x are 1/3 and 8, mean y 1/3 both, in the scale of y.
+    assert abs(second.mean() - 0.75) < 0.03
+    apart = points[second].mean(axis=0) - points[~second].mean(axis=0)
+    scale = 1 / np.ptp(points[second, 1])
+    assert apart * scale == pytest.approx([8 - 1 / 3, 0, 0], abs=0.4)
 
 
 def test_a_mesh_outside_of_its_folders(tmp_path: Path) -> None:
