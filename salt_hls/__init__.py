@@ -13,17 +13,19 @@ os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
 def register() -> None:
     """Teaches hls4ml the SAL-T layers (Vivado and Vitis backends); call it as often as you like."""
-    from salt_hls.layers import register_hls
+    from salt_hls.hls.register import register
 
-    register_hls()
+    register()
 
 
 def stream(graph: Any, particles_per_clock: int = 1) -> None:
     """Prepares a graph that hls4ml has converted with io_type "io_stream"; then write it."""
-    from salt_hls.firmware import streams
+    from salt_hls.graph.network import check, network_of
+    from salt_hls.hls.reader import read_graph
+    from salt_hls.hls.streaming import depths_of, stream
 
-    streams.stream(graph, particles_per_clock)
-    streams.check(graph)
+    stream(graph, particles_per_clock)
+    check(network_of(read_graph(graph)), depths_of(graph))
 
 
 def __getattr__(name: str) -> Any:

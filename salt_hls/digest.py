@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from salt_hls.graph.graph import Graph
 from salt_hls.paths import HLS_TEMPLATES, PACKAGE
 
 
@@ -24,7 +25,9 @@ def _code(*patterns: str, without: tuple[str, ...]) -> list[Path]:
 _TEST_CASES = "layers/**/cases.py"
 CODE = _code(
     "fixed.py",
+    "graph/*.py",
     "layers/**/*.py",
+    "hls/*.py",
     "firmware/*.py",
     "rtl/*.py",
     "rtl/*.v",
@@ -64,51 +67,9 @@ def digest(*parts: Any) -> str:
     return state.hexdigest()
 
 
-def graph_digest(graph: Any) -> str:
-    """Digest of an hls4ml ModelGraph: layers, wiring, types, weights, and the code tracing it."""
-    nodes = [
-        (
-            node.name,
-            node.class_name,
-            list(node.inputs),
-            list(node.outputs),
-            list(node.get_output_variable().shape),
-            str(node.get_output_variable().type.precision),
-            {
-                name: (weights.data, str(weights.type.precision))
-                for name, weights in node.weights.items()
-            },
-            {
-                key: _plain(value)
-                for key, value in node.attributes.items()
-                if not key.endswith(("_data", "_cpp"))  # the weights again; the text in C++
-            },
-        )
-        for node in graph.get_layers()
-    ]
-    return digest(nodes, list(graph.inputs), list(graph.outputs), version("alkaid"), CODE)
-
-
-def _plain(value: Any) -> Any:
-    """An attribute of an hls4ml layer as `digest` takes it."""
-    from hls4ml.model.quantizers import Quantizer
-    from hls4ml.model.types import NamedType, PrecisionType, Source, Variable
-
-    if isinstance(value, PrecisionType):
-        return str(value)
-    if isinstance(value, NamedType):
-        return str(value.precision), getattr(value, "n_pack", None)
-    if isinstance(value, Variable):  # weights stand in the digest beside the attributes
-        return _plain(value.type), [int(size) for size in value.shape]
-    if isinstance(value, Source):
-        return value.code
-    if isinstance(value, Quantizer):
-        return _plain(value.hls_type)  # the weights are quantized
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    return value
+def graph_digest(graph: Graph) -> str:
+    """Digest of a graph: operations, wiring, types, weights, and the code that makes RTL of it."""
+    return digest(graph, version("alkaid"), CODE)
 
 
 def _feed(state: Any, value: Any) -> None:

@@ -197,6 +197,10 @@ class Table:
         """Entry numbers of grid values."""
         return np.asarray(np.rint((x - self.first) * 2.0**self.source.frac_bits), np.int64)
 
+    def by_bits(self) -> NDArray[np.float64]:
+        """Entries by the bit pattern of the argument (two's complement), as ROMs are addressed."""
+        return np.roll(self.entries, -int(self.index(np.zeros(1))[0]))
+
 
 def check_table(argument: FixedType, name: str) -> None:
     """Raises `UserError` when a table of this argument would be too large to be built."""

@@ -15,13 +15,13 @@ from salt_hls.config import Feature, Inputs, ModelConfig, Types
 from salt_hls.errors import UserError
 from salt_hls.fixed import FixedType
 from salt_hls.layers import KERAS_CLASSES
-from salt_hls.layers.conv_attention.arithmetic import padding, scale_shift
 from salt_hls.layers.conv_attention.keras import ConvAttention
+from salt_hls.layers.conv_attention.operation import padding, scale_shift
 from salt_hls.layers.dynamic_tanh.keras import DynamicTanh
 from salt_hls.layers.fixed_activation.keras import FixedActivation
 from salt_hls.layers.head_dense.keras import HeadDense
-from salt_hls.layers.partitioned_projection.arithmetic import Mode
 from salt_hls.layers.partitioned_projection.keras import PartitionedProjection
+from salt_hls.layers.partitioned_projection.operation import Mode
 from salt_hls.layers.types import qkeras_text
 from salt_hls.saved_model import check_no_code
 from salt_hls.weights import require_finite

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from salt_hls.files import replacing
 from salt_hls.firmware.build import load_tagger, sample_inputs, write_and_compile
-from salt_hls.firmware.csim import PART, Csim, run_csim
+from salt_hls.hls.csim import PART, Csim, run_csim
 from salt_hls.processes import Pool, process_pool
 
 REPEATS = 3

@@ -46,18 +46,13 @@ from salt_hls.firmware.compare import (
     first_difference,
     split_outputs,
 )
-from salt_hls.firmware.convert import (
-    KNOWN,
-    Backend,
-    convert,
-    output_nodes,
-    tensors,
-    write_project,
-)
-from salt_hls.firmware.csim import Csim, compile_csim
-from salt_hls.firmware.names import top_name
-from salt_hls.firmware.supported import check_model
 from salt_hls.fixed import FixedType
+from salt_hls.graph.graph import Graph
+from salt_hls.hls.convert import KNOWN, Backend, Converted, convert, layouts, write_project
+from salt_hls.hls.csim import Csim, compile_csim
+from salt_hls.hls.names import top_name
+from salt_hls.hls.supported import check_model
+from salt_hls.hls.testbench import write_testbench
 from salt_hls.jets.dataset import CLASSES, FEATURES, JetSet
 from salt_hls.jets.ordering import prepare
 from salt_hls.layers.partitioned_projection.keras import PartitionedProjection
@@ -74,7 +69,6 @@ from salt_hls.reports.folder import (
 )
 from salt_hls.reports.model import Physics, Report, RocCurve, Scores
 from salt_hls.training.metrics import Metrics, evaluate, scores
-from salt_hls.vendor.testbench import write_testbench
 from salt_hls.weights import load_weights
 
 logger = logging.getLogger(__name__)
@@ -133,10 +127,10 @@ class Tagger:
 
 @dataclass(frozen=True)
 class Project:
-    """A tagger's HLS project, with its graph and compiled C-simulation."""
+    """A tagger's HLS project, with its graphs and compiled C-simulation."""
 
     folder: Path
-    graph: Any
+    converted: Converted
     csim: Csim
 
 
@@ -206,8 +200,8 @@ def _write_saved_model(model: tf.keras.Model, path: Path) -> None:
     )
 
 
-def graph_of(tagger: Tagger, folder: Path, backend: Backend) -> Any:
-    """The tagger's hls4ml graph, to be written to `folder`."""
+def converted(tagger: Tagger, folder: Path, backend: Backend) -> Converted:
+    """The tagger's graph, to be written to `folder`."""
     target = tagger.config.firmware
     container = tagger.config.inputs.container
     return convert(
@@ -228,11 +222,12 @@ def write_and_compile(tagger: Tagger, folder: Path, backend: Backend, log: Path)
 
     log: where the compiler's messages are left when it fails.
     """
-    graph = graph_of(tagger, folder / PROJECT, backend)
-    project = write_project(graph)
-    outputs = [node.name for node in output_nodes(graph)]
-    csim = compile_csim(project, top_name(tagger.name), tensors(graph), outputs, folder / CSIM, log)
-    return Project(project, graph, csim)
+    made = converted(tagger, folder / PROJECT, backend)
+    project = write_project(made)
+    graph = made.graph
+    outputs = [node.name for node in graph.output_nodes]
+    csim = compile_csim(project, top_name(tagger.name), layouts(graph), outputs, folder / CSIM, log)
+    return Project(project, made, csim)
 
 
 def sample_inputs(tagger: Tagger) -> tuple[NDArray[np.float32], NDArray[np.int8] | None]:
@@ -296,6 +291,7 @@ def build_firmware(
         progress("write and compile", 0, 1)
         log = target.with_name(f"{tagger.name}.compile.log")
         project = write_and_compile(tagger, folder, backend, log)
+        graph = project.converted.graph
         done = 0
 
         def compared(events: int) -> None:
@@ -304,18 +300,18 @@ def build_firmware(
             progress("compare every layer", done, len(everything))
 
         records, outputs = compare_all(
-            tagger.quantized, project.graph, project.csim, everything, workers, compared
+            tagger.quantized, graph, project.csim, everything, workers, compared
         )
         progress("report", 0, 1)
         np.savez(folder / SIMULATED, inputs=everything, outputs=outputs)
         chosen = [*range(min(TESTBENCH_JETS, len(inputs))), *range(len(inputs), len(everything))]
         write_testbench(
-            project.graph,
+            project.converted.hls4ml,
             project.folder,
             [everything[chosen].astype(float)],
-            split_outputs(project.graph, outputs[chosen]),
+            split_outputs(graph, outputs[chosen]),
         )
-        _write_manifest(folder, tagger, backend, project.graph)
+        _write_manifest(folder, tagger, backend, graph)
         report = Report(
             model=tagger.name,
             backend=backend,
@@ -355,7 +351,7 @@ class Checked:
 
     folder: Path
     tagger: Tagger
-    graph: Any
+    graph: Graph
     inputs: NDArray[np.float32]
     outputs: NDArray[np.float64]
 
@@ -380,7 +376,7 @@ def checked_firmware(
         restore(folder)
         manifest = _manifest(folder)
         backend = backend or manifest.get("backend", "Vitis")
-        graph = graph_of(tagger, folder / PROJECT, backend)
+        graph = converted(tagger, folder / PROJECT, backend).graph
         whole = all((folder / name).is_file() for name in (SIMULATED, JSON))
         if not whole or manifest.get("key") != _key(tagger, graph, backend):
             report = build_firmware(reference, backend, build, budget, workers, progress)
@@ -454,7 +450,7 @@ def _roc(label: str, model: Any, score: NDArray[np.float64], truth: NDArray[np.b
     )
 
 
-def _write_manifest(folder: Path, tagger: Tagger, backend: Backend, graph: Any) -> None:
+def _write_manifest(folder: Path, tagger: Tagger, backend: Backend, graph: Graph) -> None:
     """Hashes of what went in and of every firmware file that came out."""
     project = folder / PROJECT
     manifest = {

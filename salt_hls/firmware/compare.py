@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
 from salt_hls.errors import UserError
-from salt_hls.firmware.convert import KERAS_LAYER
-from salt_hls.firmware.csim import Csim, run_csim
-from salt_hls.firmware.replay import output_type, replay
 from salt_hls.fixed import FixedType
+from salt_hls.graph.graph import Graph
+from salt_hls.hls.csim import Csim, run_csim
 from salt_hls.processes import process_pool
 from salt_hls.reports.model import BitAccuracy, Mismatch
 
@@ -27,7 +24,7 @@ Layers = dict[str, NDArray[np.float64]]
 
 def compare_all(
     model: tf.keras.Model,
-    graph: Any,
+    graph: Graph,
     csim: Csim,
     inputs: NDArray[np.float32],
     workers: int,
@@ -39,7 +36,7 @@ def compare_all(
     model's outputs, one after the other. A layer of the Keras model that became several in the
     graph is compared where its output is; its other parts have no partner in Keras.
     """
-    nodes = {node.name: node for node in graph.get_layers()}
+    nodes = {node.name: node for node in graph.nodes}
     records: dict[tuple[str, str], BitAccuracy] = {}
     outputs = []
     with process_pool(workers) as pool:
@@ -48,16 +45,16 @@ def compare_all(
             simulated = run_csim(csim, part, pool, trace=True, progress=progress)
             outputs.append(flat([simulated[name] for name in csim.outputs]))
             keras = keras_layers(model, part)
-            golden = replay(graph, [part.astype(np.float64)])
+            golden = graph.run([part.astype(np.float64)])
             for name, got in simulated.items():
                 node = nodes[name]
                 pairs = {"golden/csim": golden[name]}
-                if (of_keras := keras.get(node.get_attr(KERAS_LAYER, name))) is not None:
-                    if node.class_name == "GlobalPooling1D":  # with keepdims
+                if (of_keras := keras.get(node.keras_layer)) is not None:
+                    if node.kind == "GlobalPooling1D":  # with keepdims
                         of_keras = of_keras.reshape(got.shape)
                     pairs["keras/csim"] = of_keras
                 for pair, expected in pairs.items():
-                    new = compare(pair, name, expected, got, output_type(node), first)
+                    new = compare(pair, name, expected, got, node.output.type, first)
                     known = records.get((pair, name))
                     records[pair, name] = new if known is None else _merged(known, new)
     by_pair = sorted(records.items(), key=lambda record: record[0][0] != "keras/csim")
@@ -69,11 +66,11 @@ def flat(outputs: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
     return np.concatenate([output.reshape(len(output), -1) for output in outputs], axis=1)
 
 
-def split_outputs(graph: Any, values: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+def split_outputs(graph: Graph, values: NDArray[np.float64]) -> list[NDArray[np.float64]]:
     """The inverse of `flat`: the outputs (events, *shape) of a graph, in order."""
-    shapes = [tuple(map(int, variable.shape)) for variable in graph.get_output_variables()]
-    parts = np.split(values, np.cumsum([math.prod(shape) for shape in shapes])[:-1], axis=1)
-    return [part.reshape(-1, *shape) for part, shape in zip(parts, shapes, strict=True)]
+    parts = np.split(values, np.cumsum([tensor.size for tensor in graph.outputs])[:-1], axis=1)
+    pairs = zip(parts, graph.outputs, strict=True)
+    return [part.reshape(-1, *tensor.shape) for part, tensor in pairs]
 
 
 def keras_layers(model: tf.keras.Model, inputs: NDArray[np.float32]) -> Layers:

@@ -18,9 +18,8 @@ from salt_hls.config import Inputs, Order
 from salt_hls.errors import UserError
 from salt_hls.files import replacing
 from salt_hls.firmware.build import DIAGNOSIS, SAMPLE, load_tagger, single_output
-from salt_hls.firmware.convert import convert
-from salt_hls.firmware.replay import replay
 from salt_hls.firmware.tally import HeadUse, TableUse, Tally, TensorUse
+from salt_hls.hls.convert import convert
 from salt_hls.jets.dataset import FEATURES, JetSet
 from salt_hls.jets.ordering import prepare
 from salt_hls.jets.readers import DataSet, load_data
@@ -98,13 +97,13 @@ def diagnose(reference: str, build: Path, data: Path | None, progress: Progress)
     best = scores(predict(model, everything)).argmax(axis=-1)
     right = best.reshape(len(orders), len(jets)) == jets.labels
     tally = Tally()
-    graph = convert(tagger.quantized, inputs.container, tagger.name, folder)
+    graph = convert(tagger.quantized, inputs.container, tagger.name, folder).graph
     for first in range(0, len(jets), BATCH):
         progress("values of every tensor", first, len(jets))
         part = everything[first : min(first + BATCH, len(jets))].astype(np.float64)
         for i, feature in enumerate(inputs.features):
             tally.add_values(f"input.{jets.features[i]}", feature.type, part[..., i])
-        replay(graph, [part], tally.observer)
+        graph.run([part], tally.observer)
     result = Diagnosis(
         model=tagger.name,
         jets=len(jets),

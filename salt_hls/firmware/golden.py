@@ -10,9 +10,7 @@ from numpy.typing import NDArray
 from salt_hls.errors import UserError
 from salt_hls.files import replacing
 from salt_hls.firmware.build import Project, Tagger, sample_inputs
-from salt_hls.firmware.convert import output_nodes
-from salt_hls.firmware.csim import run_csim
-from salt_hls.firmware.replay import output_type
+from salt_hls.hls.csim import run_csim
 from salt_hls.paths import CHECKOUT
 from salt_hls.processes import process_pool
 
@@ -30,8 +28,8 @@ def simulated_logits(tagger: Tagger, project: Project, workers: int) -> NDArray[
     inputs, _ = sample_inputs(tagger)
     with process_pool(workers) as pool:
         outputs = run_csim(project.csim, inputs[:JETS], pool)
-    nodes = output_nodes(project.graph)
-    codes = [output_type(node).codes(outputs[node.name]) for node in nodes]
+    nodes = project.converted.graph.output_nodes
+    codes = [node.output.type.codes(outputs[node.name]) for node in nodes]
     return np.concatenate([c.reshape(len(c), -1) for c in codes], axis=1)
 
 

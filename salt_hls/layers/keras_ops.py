@@ -7,7 +7,7 @@ of the float function (straight-through), and zero where a saturating type clips
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow as tf
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from qkeras import get_quantizer
 
 from salt_hls.fixed import FixedType, Table
+from salt_hls.layers.layer import LayerOperation, Shape
 
 Quantizer = Callable[[tf.Tensor], tf.Tensor]
 
@@ -77,6 +78,21 @@ def quantized(weight: tf.Tensor, quantizer: Quantizer | None) -> tf.Tensor:
     return weight if quantizer is None else quantizer(weight)
 
 
-def grid_weight(weight: tf.Variable, quantizer: Quantizer | None) -> NDArray[np.float64]:
-    """The quantized weight's values, for the arithmetic objects."""
-    return np.asarray(quantized(tf.convert_to_tensor(weight), quantizer), np.float64)
+class ExactLayer(tf.keras.layers.Layer):
+    """A layer with a fixed-point operation, of the class of this name in its `operation.py`."""
+
+    operation_class: ClassVar[type[LayerOperation]]
+
+    def build(self, input_shape: Any) -> None:
+        shapes = input_shape if isinstance(input_shape, list) else [input_shape]
+        self.shapes = tuple(tuple(shape)[1:] for shape in shapes)
+        super().build(input_shape)
+
+    def operation(self) -> LayerOperation:
+        """The operation with the present weights, for the shapes the layer was built with."""
+        return self.operation_class.from_keras(self.get_config(), self.shapes, self._weight)
+
+    def _weight(self, name: str, shape: Shape) -> NDArray[np.float64]:
+        weight = tf.convert_to_tensor(getattr(self, name))
+        value = quantized(weight, getattr(self, f"{name}_quantizer", None))
+        return np.asarray(value, np.float64).reshape(shape)

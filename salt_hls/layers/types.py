@@ -14,7 +14,7 @@ from salt_hls.fixed import FLOAT32_BITS, MAX_WIDTH, FixedType, check_table
 
 
 def declared_type(
-    config: dict[str, Any], key: str = "output_type", table: bool = False
+    config: Mapping[str, Any], key: str = "output_type", table: bool = False
 ) -> FixedType:
     """The declared type under `key`; a layer without one is a float layer and has no firmware.
 

@@ -10,8 +10,6 @@ from pathlib import Path
 from salt_hls.errors import UserError
 from salt_hls.firmware.build import RTL, Checked
 from salt_hls.firmware.compare import compare, first_difference, split_outputs
-from salt_hls.firmware.convert import output_nodes
-from salt_hls.firmware.replay import output_type
 from salt_hls.reports.budget import Budget
 from salt_hls.reports.folder import JSON, PAGE, add, forget
 from salt_hls.reports.model import BitAccuracy, Report, SynthesisRecord
@@ -113,8 +111,8 @@ def _compared(firmware: Checked, run: Simulation) -> list[BitAccuracy]:
     graph = firmware.graph
     outputs = (split_outputs(graph, values) for values in (firmware.outputs, run.outputs))
     return [
-        compare(PAIR, node.name, expected, got, output_type(node))
-        for node, expected, got in zip(output_nodes(graph), *outputs, strict=True)
+        compare(PAIR, node.name, expected, got, node.output.type)
+        for node, expected, got in zip(graph.output_nodes, *outputs, strict=True)
     ]
 
 

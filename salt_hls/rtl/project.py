@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 from salt_hls.digest import digest, graph_digest
 from salt_hls.errors import UserError
 from salt_hls.files import replacing_folder
-from salt_hls.firmware.replay import output_type
 from salt_hls.fixed import FixedType
+from salt_hls.graph.graph import Graph
 from salt_hls.reports.model import Module, SynthesisRecord
 from salt_hls.rtl.tracer import HLS4MLTracer
 
@@ -263,7 +263,7 @@ class RtlProject:
 
 
 def generate(
-    graph: Any,
+    graph: Graph,
     folder: Path,
     *,
     clock_ns: float = 2.5,
@@ -274,7 +274,7 @@ def generate(
     feature_types: Sequence[FixedType] | None = None,
     progress: Progress = silent,
 ) -> RtlProject:
-    """Writes the pipelined Verilog (initiation interval 1) of an hls4ml ModelGraph.
+    """Writes the pipelined Verilog (initiation interval 1) of a graph.
 
     clock_ns sets the number of stages, through `stage_budget`; stage_delay_ns overrides that.
     multipliers: of two variables, as look-up tables or DSP slices. ternary_adders: add three
@@ -316,9 +316,7 @@ def generate(
             inputs=port_of(model.fsm.inp_signals[0]),
             outputs=port_of(model.fsm.out_signals[0]),
             output_types=tuple(
-                str(output_type(graph.graph[name]))
-                for name in tracer.output_names()
-                for _ in range(int(np.prod(graph.graph[name].get_output_variable().shape)))
+                str(tensor.type) for tensor in graph.outputs for _ in range(tensor.size)
             ),
             **registers_and_stages(model, multipliers),
         )

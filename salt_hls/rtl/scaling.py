@@ -14,9 +14,8 @@ from pydantic import BaseModel
 from salt_hls.config import ModelConfig
 from salt_hls.errors import UserError
 from salt_hls.files import replacing
-from salt_hls.firmware.build import Tagger, graph_of, load_tagger, sample_inputs
+from salt_hls.firmware.build import Tagger, converted, load_tagger, sample_inputs
 from salt_hls.firmware.compare import adversarial_inputs
-from salt_hls.firmware.replay import replay
 from salt_hls.models import build_model, snap_weights
 from salt_hls.rtl.project import Progress
 from salt_hls.rtl.stream_project import generate_stream
@@ -123,8 +122,8 @@ def _point(tagger: Tagger, cache: Path, workers: int, progress: Progress) -> Poi
     jets, _ = sample_inputs(tagger)
     inputs = np.concatenate([jets[:JETS], adversarial_inputs(particles, types)])
     with tempfile.TemporaryDirectory() as temporary:
-        graph = graph_of(tagger, Path(temporary) / "firmware", "Vitis")
-        *_, golden = replay(graph, [inputs.astype(np.float64)]).values()
+        graph = converted(tagger, Path(temporary) / "firmware", "Vitis").graph
+        *_, golden = graph.run([inputs.astype(np.float64)]).values()
         project = generate_stream(
             graph,
             Path(temporary) / "rtl",

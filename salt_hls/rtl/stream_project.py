@@ -17,6 +17,10 @@ from salt_hls.digest import digest, graph_digest
 from salt_hls.errors import UserError
 from salt_hls.files import replacing_folder
 from salt_hls.fixed import FixedType
+from salt_hls.graph.graph import Graph
+from salt_hls.graph.loops import Loop, when
+from salt_hls.graph.tensor import Channel
+from salt_hls.rtl.design import Design, design_of, timing
 from salt_hls.rtl.project import (
     PART,
     TOP,
@@ -36,7 +40,6 @@ from salt_hls.rtl.project import (
     write_manifest,
     write_pipeline,
 )
-from salt_hls.rtl.stream import Channel, Design, Unit, design_of, timing, when
 from salt_hls.rtl.tracer import HLS4MLTracer, symbols
 
 FIFO = Path(__file__).with_name("stream_fifo.v")
@@ -44,7 +47,7 @@ _TABLE = re.compile(r"(?ms)^module (table_\w+)\(.*?^endmodule\n")
 
 
 def generate_stream(
-    graph: Any,
+    graph: Graph,
     folder: Path,
     *,
     clock_ns: float = 2.5,
@@ -53,7 +56,7 @@ def generate_stream(
     feature_types: Sequence[FixedType] | None = None,
     progress: Progress = silent,
 ) -> RtlProject:
-    """Writes the Verilog of an io_stream hls4ml ModelGraph.
+    """Writes the Verilog of an io_stream graph.
 
     The top module takes a transfer of `model_inp` at every clock with `in_valid` and `in_ready`,
     and gives a jet's `model_out` at each with `out_valid`; `rst` forgets all jets. feature_types:
@@ -62,7 +65,7 @@ def generate_stream(
     folder = folder.resolve()
     check_options(clock_ns, multipliers)
     delay = stage_budget(clock_ns)
-    key = digest(graph_digest(graph), _lanes(graph), clock_ns, part, multipliers, feature_types)
+    key = digest(graph_digest(graph), clock_ns, part, multipliers, feature_types)
     if (before := existing(folder)) and before.key == key:
         return before
 
@@ -123,10 +126,6 @@ def generate_stream(
     return project
 
 
-def _lanes(graph: Any) -> list[int]:
-    return [int(node.get_output_variable().type.n_pack) for node in graph.get_layers()]
-
-
 def _bus(channel: Channel) -> Port:
     kind = channel.type
     return Port(
@@ -136,7 +135,7 @@ def _bus(channel: Channel) -> Port:
     )
 
 
-def _trace(unit: Unit, source: Channel, features: Sequence[FixedType]) -> Any:
+def _trace(unit: Loop, source: Channel, features: Sequence[FixedType]) -> Any:
     """The unit's kernel on symbolic arrays."""
     types: list[FixedType] = []
     for feed in unit.feeds.values():
@@ -221,7 +220,7 @@ def _top(design: Design, depths: Mapping[str, int]) -> str:
     return "\n".join([*lines, "", "endmodule", ""])
 
 
-def _unit(unit: Unit, inputs: Port, outputs: Port, pipeline: int) -> str:
+def _unit(unit: Loop, inputs: Port, outputs: Port, pipeline: int) -> str:
     """Control, feeds, kernel and drains; the ports are the kernel's, `pipeline` its clocks."""
     reads, writes = unit.reads(), unit.writes()
     ports = ["input clk", "input rst"]

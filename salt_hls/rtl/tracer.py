@@ -1,7 +1,7 @@
 """alkaid tracer of hls4ml graphs: entry point `hls4ml` of the group `alir_tracer.plugins`.
 
-`alkaid.converter.trace_model(graph)` replays the graph's one arithmetic (`firmware.replay`) on
-symbolic arrays, so the RTL is the computation that the golden model makes.
+`alkaid.converter.trace_model(graph)` runs the graph on symbolic arrays, so the RTL is the
+computation that the golden model makes.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from alkaid.trace import FVArray, HWConfig
 from alkaid.trace.fixed_variable import FVariable
 
 from salt_hls.errors import UserError
-from salt_hls.firmware.replay import output_type, replay
 from salt_hls.fixed import Array, FixedType
+from salt_hls.graph.graph import Graph
+from salt_hls.hls.reader import read_graph
 
 COST_MODEL = HWConfig(1, 1, -1)
 """alkaid's calibrated cost model: an adder of one bit costs one LUT, delays are nanoseconds."""
@@ -56,7 +57,7 @@ def symbols(shape: Sequence[int], types: Sequence[FixedType]) -> Array:
 
 
 class HLS4MLTracer(ALIRTracerPluginBase):  # type: ignore[misc]
-    """Replays an hls4ml ModelGraph of supported layers.
+    """Runs an hls4ml ModelGraph of supported layers, or our graph of one.
 
     feature_types: types of the values along the last axis of the (one) input, where they are
     narrower than the Input node's type; every value must be on them.
@@ -70,10 +71,11 @@ class HLS4MLTracer(ALIRTracerPluginBase):  # type: ignore[misc]
         feature_types: Sequence[FixedType] | None = None,
     ) -> None:
         super().__init__(model, hwconf, solver_options)
+        self.graph = model if isinstance(model, Graph) else read_graph(model)
         self.feature_types = feature_types
 
     def get_input_shapes(self) -> list[tuple[int, ...]]:
-        return [tuple(variable.shape) for variable in self.model.get_input_variables()]
+        return [tensor.shape for tensor in self.graph.inputs]
 
     def _get_inputs(self, inputs: Any, inputs_kif: Any) -> tuple[Any, ...]:
         if inputs is not None or inputs_kif is not None:
@@ -85,14 +87,13 @@ class HLS4MLTracer(ALIRTracerPluginBase):  # type: ignore[misc]
 
     def input_types(self) -> list[list[FixedType]]:
         """Types along the last axis of every input."""
-        nodes = [self.model.graph[name] for name in self.model.inputs]
-        types = [[output_type(n)] * n.get_output_variable().shape[-1] for n in nodes]
+        types = [[tensor.type] * tensor.shape[-1] for tensor in self.graph.inputs]
         if self.feature_types is None:
             return types
-        if len(nodes) != 1 or len(self.feature_types) != len(types[0]):
+        if len(types) != 1 or len(self.feature_types) != len(types[0]):
             raise UserError(
                 f"feature_types: expected {len(types[0])} types for the one input of the model, "
-                f"got {len(self.feature_types)} for {len(nodes)} input(s)"
+                f"got {len(self.feature_types)} for {len(types)} input(s)"
             )
         declared = types[0][0]
         for narrow in self.feature_types:
@@ -102,10 +103,9 @@ class HLS4MLTracer(ALIRTracerPluginBase):  # type: ignore[misc]
 
     def output_names(self) -> list[str]:
         """Nodes whose values leave the model."""
-        names = {out: node.name for node in self.model.get_layers() for out in node.outputs}
-        return [names[out] for out in self.model.outputs]
+        return [node.name for node in self.graph.output_nodes]
 
     def apply_model(
         self, verbose: bool, inputs: tuple[Any, ...]
     ) -> tuple[dict[str, Any], list[str]]:
-        return replay(self.model, inputs), self.output_names()
+        return self.graph.run(inputs), self.output_names()

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Literal
 
 from salt_hls.errors import UserError
+from salt_hls.hls.testbench import VERDICTS
 from salt_hls.processes import TimedOut, run
 from salt_hls.reports.vendor import read_file
-from salt_hls.vendor.testbench import VERDICTS
 
 Tool = Literal["vitis", "vivado"]
 Step = Literal["csim", "csynth", "cosim", "vsynth"]

@@ -9,10 +9,10 @@ import tensorflow as tf
 
 from salt_hls.errors import UserError
 from salt_hls.fixed import FixedType
-from salt_hls.layers.conv_attention import arithmetic
-from salt_hls.layers.conv_attention.arithmetic import TYPES, padding, scale_shift
+from salt_hls.layers.conv_attention import operation
+from salt_hls.layers.conv_attention.operation import TYPES, padding, scale_shift
 from salt_hls.layers.keras_ops import (
-    grid_weight,
+    ExactLayer,
     lookup,
     quantize,
     quantized,
@@ -40,14 +40,16 @@ class FoldedFilters(tf.keras.initializers.Initializer):
 
 
 @tf.keras.utils.register_keras_serializable("salt_hls")
-class ConvAttention(tf.keras.layers.Layer):
-    """Called with the list [q (batch, N, H * D), k, v (batch, p, H * D)]; see `arithmetic`.
+class ConvAttention(ExactLayer):
+    """Called with the list [q (batch, N, H * D), k, v (batch, p, H * D)]; see `operation`.
 
     heads: H. filter_heights: heights of the averaged filters, folded into one kernel (max height,
     p); none means no convolution. kernel_quantizer: QKeras quantizer on a fixed grid (`alpha=1`).
     types: the `ap_fixed<...>` text of each of `TYPES` (no "conv" without filters), or `None` for
     float.
     """
+
+    operation_class = operation.ConvAttention
 
     def __init__(
         self,
@@ -74,7 +76,9 @@ class ConvAttention(tf.keras.layers.Layer):
             )
         if self.types is not None:
             # The tables depend on the types alone; a wrong type is an error here, not in `call`.
-            self._tables = arithmetic.ConvAttention.from_config(self.get_config(), None, key[-2])
+            config = {**self.get_config(), "filter_heights": ()}
+            shapes = [tuple(shape)[1:] for shape in input_shape]
+            self._tables = operation.ConvAttention.from_keras(config, shapes, self._weight)
         self.kernel = None
         if self.filter_heights:
             self.kernel = self.add_weight(
@@ -125,13 +129,6 @@ class ConvAttention(tf.keras.layers.Layer):
         total = quantize(tf.reduce_sum(exp, axis=-1, keepdims=True), self.types["sum"])
         reciprocal = lookup(self._tables.reciprocal_table(logits.shape[-1]), total, lambda s: 1 / s)
         return quantize(exp * reciprocal, self.types["attention"])
-
-    def arithmetic(self, partitions: int) -> arithmetic.ConvAttention:
-        """The fixed-point arithmetic with the present weights."""
-        kernel = None
-        if self.kernel is not None:
-            kernel = grid_weight(self.kernel, self.kernel_quantizer)
-        return arithmetic.ConvAttention.from_config(self.get_config(), kernel, partitions)
 
     def get_config(self) -> dict[str, Any]:
         return {

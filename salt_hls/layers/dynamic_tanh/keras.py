@@ -7,16 +7,18 @@ from typing import Any
 import tensorflow as tf
 
 from salt_hls.fixed import FixedType
-from salt_hls.layers.dynamic_tanh import arithmetic
-from salt_hls.layers.keras_ops import quantize, value_with_gradient_of
+from salt_hls.layers.dynamic_tanh import operation
+from salt_hls.layers.keras_ops import ExactLayer, quantize, value_with_gradient_of
 
 
 @tf.keras.utils.register_keras_serializable("salt_hls")
-class DynamicTanh(tf.keras.layers.Layer):
-    """y = tanh(alpha x + beta) with trained scalars, starting at 1 and 0; see `arithmetic`.
+class DynamicTanh(ExactLayer):
+    """y = tanh(alpha x + beta) with trained scalars, starting at 1 and 0; see `operation`.
 
     input_type, output_type: `ap_fixed<...>` texts of the table's argument and entries, or `None`.
     """
+
+    operation_class = operation.DynamicTanh
 
     def __init__(
         self, input_type: str | None = None, output_type: str | None = None, **kwargs: Any
@@ -40,12 +42,6 @@ class DynamicTanh(tf.keras.layers.Layer):
         exact = tf.tanh(alpha * tf.cast(x, tf.float64) + beta)
         entry = tf.cast(quantize(exact, self.output_type), y.dtype)
         return value_with_gradient_of(entry, y)
-
-    def arithmetic(self) -> arithmetic.DynamicTanh:
-        """The fixed-point arithmetic with the present scalars."""
-        return arithmetic.DynamicTanh.from_config(
-            self.get_config(), float(self.alpha[0]), float(self.beta[0])
-        )
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -8,17 +8,19 @@ import tensorflow as tf
 
 from salt_hls.errors import UserError
 from salt_hls.fixed import FixedType
-from salt_hls.layers.fixed_activation import arithmetic
-from salt_hls.layers.fixed_activation.arithmetic import Function
-from salt_hls.layers.keras_ops import quantize
+from salt_hls.layers.fixed_activation import operation
+from salt_hls.layers.fixed_activation.operation import Function
+from salt_hls.layers.keras_ops import ExactLayer, quantize
 
 
 @tf.keras.utils.register_keras_serializable("salt_hls")
-class FixedActivation(tf.keras.layers.Layer):
+class FixedActivation(ExactLayer):
     """y = Q(function(x)).
 
     function: "linear" or "relu". output_type: `ap_fixed<...>` text, or `None` for float.
     """
+
+    operation_class = operation.FixedActivation
 
     def __init__(
         self, function: Function = "linear", output_type: str | None = None, **kwargs: Any
@@ -31,10 +33,6 @@ class FixedActivation(tf.keras.layers.Layer):
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         return quantize(tf.nn.relu(inputs) if self.function == "relu" else inputs, self.output_type)
-
-    def arithmetic(self) -> arithmetic.FixedActivation:
-        """The fixed-point arithmetic."""
-        return arithmetic.FixedActivation.from_config(self.get_config())
 
     def get_config(self) -> dict[str, Any]:
         output_type = None if self.output_type is None else str(self.output_type)

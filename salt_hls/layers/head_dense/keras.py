@@ -8,9 +8,9 @@ import tensorflow as tf
 
 from salt_hls.errors import UserError
 from salt_hls.fixed import FixedType
-from salt_hls.layers.head_dense import arithmetic
+from salt_hls.layers.head_dense import operation
 from salt_hls.layers.keras_ops import (
-    grid_weight,
+    ExactLayer,
     quantize,
     quantized,
     quantizer_config,
@@ -19,12 +19,14 @@ from salt_hls.layers.keras_ops import (
 
 
 @tf.keras.utils.register_keras_serializable("salt_hls")
-class HeadDense(tf.keras.layers.Layer):
-    """(batch, rows, H * d) to (batch, rows, H * depth), no bias; see `arithmetic`.
+class HeadDense(ExactLayer):
+    """(batch, rows, H * d) to (batch, rows, H * depth), no bias; see `operation`.
 
     heads, depth: H and the columns each head gives. kernel_quantizer: QKeras quantizer on a fixed
     grid (`alpha=1`). output_type: `ap_fixed<...>` text, or `None` for float.
     """
+
+    operation_class = operation.HeadDense
 
     def __init__(
         self,
@@ -60,12 +62,6 @@ class HeadDense(tf.keras.layers.Layer):
         x = tf.reshape(inputs, (-1, rows, self.heads, columns // self.heads))
         y = tf.einsum("brhi,hio->brho", x, quantized(self.kernel, self.kernel_quantizer))
         return quantize(tf.reshape(y, (-1, rows, self.heads * self.depth)), self.output_type)
-
-    def arithmetic(self) -> arithmetic.HeadDense:
-        """The fixed-point arithmetic with the present weights."""
-        return arithmetic.HeadDense.from_config(
-            self.get_config(), grid_weight(self.kernel, self.kernel_quantizer)
-        )
 
     def get_config(self) -> dict[str, Any]:
         return {

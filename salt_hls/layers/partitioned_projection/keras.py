@@ -10,25 +10,27 @@ import tensorflow as tf
 from salt_hls.errors import UserError
 from salt_hls.fixed import FixedType
 from salt_hls.layers.keras_ops import (
-    grid_weight,
+    ExactLayer,
     quantize,
     quantized,
     quantizer_config,
     weight_quantizer,
 )
-from salt_hls.layers.partitioned_projection import arithmetic
-from salt_hls.layers.partitioned_projection.arithmetic import Mode, kernel_shape
+from salt_hls.layers.partitioned_projection import operation
+from salt_hls.layers.partitioned_projection.operation import Mode, kernel_shape
 
 
 @tf.keras.utils.register_keras_serializable("salt_hls")
-class PartitionedProjection(tf.keras.layers.Layer):
-    """(batch, N, columns) to (batch, p, heads * columns per head); see `arithmetic`.
+class PartitionedProjection(ExactLayer):
+    """(batch, N, columns) to (batch, p, heads * columns per head); see `operation`.
 
     heads, partitions: H and p. mode: "partitioned" (chunks of ceil(N/p) particles, weights
     (H, p, L)) or "dense" (weights (H, N, p)). broadcast: every head projects all columns.
     kernel_quantizer: QKeras quantizer on a fixed grid (`alpha=1`). output_type: `ap_fixed<...>`
     text, or `None` for float.
     """
+
+    operation_class = operation.PartitionedProjection
 
     def __init__(
         self,
@@ -85,12 +87,6 @@ class PartitionedProjection(tf.keras.layers.Layer):
             y = tf.einsum(f"hcl,bcl{head}d->bchd", kernel, x)
         y = tf.reshape(y, (-1, self.partitions, self.heads * y.shape[-1]))
         return quantize(y, self.output_type)
-
-    def arithmetic(self) -> arithmetic.PartitionedProjection:
-        """The fixed-point arithmetic with the present weights."""
-        return arithmetic.PartitionedProjection.from_config(
-            self.get_config(), grid_weight(self.kernel, self.kernel_quantizer)
-        )
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -1,19 +1,13 @@
-"""What the hls4ml side of the layers shares: a graph node built around an arithmetic object.
-
-A layer's `hls.py` gives a node class (a subclass of `ArithmeticNode`), a Keras handler that puts
-the arithmetic object into the layer dictionary, and nothing else: struct, call and headers follow
-from the node.
-"""
+"""Our layers in hls4ml: a node around an operation; struct, call and headers follow from it."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from functools import partial
 from importlib import import_module
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import hls4ml
 import numpy as np
@@ -26,12 +20,14 @@ from hls4ml.converters.keras_v2_to_hls import (
 from hls4ml.model.attributes import Attribute
 from hls4ml.model.layers import Layer, layer_map
 from hls4ml.model.types import FixedPrecisionType, RoundingMode, SaturationMode, Serializable
-from numpy.typing import NDArray
 from qkeras import get_quantizer
 
 from salt_hls.errors import UserError
-from salt_hls.fixed import FixedType, Table
-from salt_hls.layers.schedule import Process, each_step
+from salt_hls.fixed import FixedType, Overflow, Rounding
+from salt_hls.graph.tensor import Tensor
+from salt_hls.hls.hls4ml_types import Precision, Variable
+from salt_hls.layers.layer import LayerOperation, Shape
+from salt_hls.layers.types import weight_type
 from salt_hls.paths import HLS_TEMPLATES
 
 BACKENDS = ("Vivado", "Vitis")
@@ -52,56 +48,52 @@ def precision(fixed_type: FixedType) -> FixedPrecisionType:
     )
 
 
-def fixed_type_of(hls_precision: Any) -> FixedType:
+def fixed_type_of(hls_precision: Precision) -> FixedType:
     """Our type for an hls4ml precision (fixed or integer)."""
     return FixedType(
         hls_precision.width,
         hls_precision.integer,
         bool(hls_precision.signed),
-        hls_precision.rounding_mode.name if hls_precision.rounding_mode else "TRN",
-        hls_precision.saturation_mode.name if hls_precision.saturation_mode else "WRAP",
+        cast(Rounding, hls_precision.rounding_mode.name if hls_precision.rounding_mode else "TRN"),
+        cast(
+            Overflow,
+            hls_precision.saturation_mode.name if hls_precision.saturation_mode else "WRAP",
+        ),
     )
 
 
-class ArithmeticNode(Layer):  # type: ignore[misc]
-    """A graph node whose attribute `arithmetic` is the layer's arithmetic object.
+def tensor(name: str, variable: Variable) -> Tensor:
+    """Our tensor for an hls4ml variable; `name` is that of the graph's edge."""
+    lanes = int(getattr(variable.type, "n_pack", 1))
+    return Tensor(name, shape_of(variable), fixed_type_of(variable.type.precision), lanes)
+
+
+def shape_of(variable: Variable) -> Shape:
+    """Shape of an hls4ml variable, without the batch axis."""
+    return tuple(int(size) for size in variable.shape)
+
+
+class OperationNode(Layer):  # type: ignore[misc]
+    """A graph node whose attribute `operation` is that of one of our layers.
 
     Its declared types are the layer's own: an hls4ml configuration does not change them. Made for
     another backend than ours it raises `UserError`: hls4ml would leave the layer out of the C++.
     """
 
     stem: ClassVar[str]
-    _expected_attributes: ClassVar[list[Attribute]] = [Attribute("arithmetic", value_type=object)]
+    _expected_attributes: ClassVar[list[Attribute]] = [Attribute("operation", value_type=object)]
     depths: Mapping[str, int] = {}
-    """Depths of the FIFOs between the layer's own processes, by channel."""
+    """Depths of the FIFOs between the layer's own loops, by channel."""
 
-    def constants(self) -> dict[str, tuple[NDArray[np.float64], FixedType]]:
-        """Weights and tables passed to the C++ function, by parameter name, in order."""
-        return {}
+    @property
+    def operation(self) -> LayerOperation:
+        """The operation."""
+        operation: LayerOperation = self.get_attr("operation")
+        return operation
 
-    def fields(self) -> dict[str, int | bool | FixedType]:
-        """Members of the C++ struct: numbers, and types under names ending in `_t`."""
-        raise NotImplementedError
-
-    def output_shape(self) -> list[int]:
-        """Shape of the output, without the batch axis."""
-        raise NotImplementedError
-
-    def processes(self) -> list[Process]:
-        """The loops of the layer under io_stream; by default one, transfer by transfer."""
-        return [each_step(self)]
-
-    def output_lanes(self, input_lanes: int) -> int:
-        """Rows in a transfer of the output, from those of the first input."""
-        return input_lanes
-
-    def input_type(self, position: int = 0) -> FixedType:
-        """Type of an input tensor."""
-        return fixed_type_of(self.get_input_variable(self.inputs[position]).type.precision)
-
-    def input_shape(self, position: int = 0) -> list[int]:
-        """Shape of an input tensor, without the batch axis."""
-        return list(self.get_input_variable(self.inputs[position]).shape)
+    def shapes(self) -> list[Shape]:
+        """Those of the inputs, whose types may not be known yet."""
+        return [shape_of(self.get_input_variable(name)) for name in self.inputs]
 
     def initialize(self) -> None:
         backend = self.model.config.backend.name
@@ -110,10 +102,11 @@ class ArithmeticNode(Layer):  # type: ignore[misc]
                 f"layer {self.name}: {self.class_name} has no {backend} form; "
                 f"use {' or '.join(reversed(BACKENDS))}"
             )
-        arithmetic = self.get_attr("arithmetic")
-        self._warn_of_ignored_settings(arithmetic.output_type)
-        self.add_output_variable(self.output_shape(), precision=precision(arithmetic.output_type))
-        for name, (values, fixed_type) in self.constants().items():
+        operation, shapes = self.operation, self.shapes()
+        self._warn_of_ignored_settings(operation.output_type)
+        shape = list(operation.output_shape(shapes))
+        self.add_output_variable(shape, precision=precision(operation.output_type))
+        for name, (values, fixed_type) in operation.constants(shapes).items():
             if not fixed_type.contains(values):
                 raise UserError(f"layer {self.name}: {name} has values that are not {fixed_type}")
             self.add_weights_variable(
@@ -132,8 +125,7 @@ class ArithmeticNode(Layer):  # type: ignore[misc]
                 "graph before salt_hls.stream and call that after loading"
             )
         state: dict[str, Any] = super().serialize_state()
-        arithmetic = SavedArithmetic(self.get_attr("arithmetic"))
-        state["attributes"]["arithmetic"] = arithmetic.serialize()
+        state["attributes"]["operation"] = SavedOperation(self.operation).serialize()
         return state
 
     def _warn_of_ignored_settings(self, output_type: FixedType) -> None:
@@ -164,15 +156,15 @@ class ArithmeticNode(Layer):  # type: ignore[misc]
             )
 
 
-class SavedArithmetic(Serializable):  # type: ignore[misc]
-    """An arithmetic object in the form in which hls4ml saves what belongs to a layer."""
+class SavedOperation(Serializable):  # type: ignore[misc]
+    """An operation in the form in which hls4ml saves what belongs to a layer."""
 
-    def __init__(self, arithmetic: Any) -> None:
-        self.arithmetic = arithmetic
+    def __init__(self, operation: LayerOperation) -> None:
+        self.operation = operation
 
     def serialize_state(self) -> dict[str, Any]:
-        kind = type(self.arithmetic)
-        values = {f.name: getattr(self.arithmetic, f.name) for f in fields(kind)}
+        kind = type(self.operation)
+        values = {f.name: getattr(self.operation, f.name) for f in fields(kind)}  # type: ignore[arg-type]
         types = {name: str(v) for name, v in values.items() if isinstance(v, FixedType)}
         others = {name: v for name, v in values.items() if name not in types}
         return {
@@ -183,22 +175,19 @@ class SavedArithmetic(Serializable):  # type: ignore[misc]
         }
 
     @classmethod
-    def deserialize(cls, state: dict[str, Any]) -> Any:
-        """The arithmetic object itself."""
+    def deserialize(cls, state: dict[str, Any]) -> LayerOperation:
+        """The operation itself."""
         kind = getattr(import_module(state["module"]), state["kind"])
         types = {name: FixedType.parse(text) for name, text in state["types"].items()}
-        return kind(**state["values"], **types)
-
-
-def bits_order(table: Table) -> NDArray[np.float64]:
-    """Entries by the bit pattern of the argument (two's complement), as ROMs are addressed."""
-    return np.roll(table.entries, table.index(np.zeros(1))[0] * -1)
+        operation: LayerOperation = kind(**state["values"], **types)
+        return operation
 
 
 class _ConfigTemplate(LayerConfigTemplate):  # type: ignore[misc]
-    def format(self, node: ArithmeticNode) -> str:
+    def format(self, node: OperationNode) -> str:
+        inputs = [tensor(name, node.get_input_variable(name)) for name in node.inputs]
         lines = []
-        for name, value in node.fields().items():
+        for name, value in node.operation.members(inputs).items():
             if isinstance(value, FixedType):
                 lines.append(f"typedef {value} {name};")
             else:
@@ -206,72 +195,81 @@ class _ConfigTemplate(LayerConfigTemplate):  # type: ignore[misc]
                 lines.append(f"static const {kind} {name} = {str(value).lower()};")
         for name, depth in node.depths.items():
             lines.append(f"static const unsigned {name}_depth = {depth};")
-        for name in node.constants():
+        for name in node.operation.constants(node.shapes()):
             lines.append(f"typedef {node.get_weights(name).type.name} {_type_member(node, name)};")
         body = "\n".join("    " + line for line in lines)
         return f"struct config{node.index} : nnet::{node.stem}_config {{\n{body}\n}};\n"
 
 
-def _type_member(node: ArithmeticNode, constant: str) -> str:
+def _type_member(node: OperationNode, constant: str) -> str:
     return f"{constant.removesuffix('_table')}_t" if constant != "table" else "table_t"
 
 
 class _FunctionTemplate(FunctionCallTemplate):  # type: ignore[misc]
-    def format(self, node: ArithmeticNode) -> str:
+    def format(self, node: OperationNode) -> str:
         inputs = [node.get_input_variable(name) for name in node.inputs]
         output = node.get_output_variable()
         types = [v.type.name for v in (*inputs, output)] + [f"config{node.index}"]
         names = [v.name for v in (*inputs, output)]
-        names += [node.get_weights(name).name for name in node.constants()]
+        names += [node.get_weights(name).name for name in node.operation.constants(node.shapes())]
         return f"nnet::{node.stem}<{', '.join(types)}>({', '.join(names)});"
 
 
-def layer_dict(
-    keras_layer: dict[str, Any], input_names: list[str], node: type[ArithmeticNode], arithmetic: Any
-) -> dict[str, Any]:
-    """The dictionary from which hls4ml makes the node."""
-    layer = parse_default_keras_layer(keras_layer, input_names)
-    # An `activation` key would append an activation node.
-    layer.pop("activation", None)
-    return {**layer, "class_name": node.__name__, "arithmetic": arithmetic}
-
-
-def grid_constant(
-    keras_layer: dict[str, Any], reader: Any, name: str, shape: Sequence[int], fixed_type: FixedType
-) -> NDArray[np.float64]:
+def _weight(keras_layer: Mapping[str, Any], reader: Any, name: str, shape: Shape) -> Any:
     """A trained weight, quantized as the Keras forward pass does (half to even, clipped)."""
-    layer_name = keras_layer["config"]["name"]
-    data = get_weights_data(reader, layer_name, name)
+    config = keras_layer["config"]
+    data = get_weights_data(reader, config["name"], name)
     if data is None or tuple(data.shape) != tuple(shape):
         got = None if data is None else tuple(data.shape)
         raise UserError(
-            f"layer {layer_name}: weight {name} must have shape {tuple(shape)}, got {got}"
+            f"layer {config['name']}: weight {name} must have shape {tuple(shape)}, got {got}"
         )
     if not np.all(np.isfinite(data)):
-        raise UserError(f"layer {layer_name}: weight {name} holds NaN or infinity; retrain it")
-    quantizer = get_quantizer(keras_layer["config"][f"{name}_quantizer"])
+        raise UserError(f"layer {config['name']}: weight {name} holds NaN or infinity; retrain it")
+    if f"{name}_quantizer" not in config:
+        return data
+    fixed_type = weight_type(config[f"{name}_quantizer"], config["name"], name)
+    quantizer = get_quantizer(config[f"{name}_quantizer"])
     # QKeras computes x + (q - x), which float32 may round off the grid where q is clipped.
     return np.asarray(fixed_type.quantize(quantizer(np.asarray(data, np.float32))))
 
 
-def register_node(keras_class: str, node: type[ArithmeticNode], handler: Handler) -> None:
+def _handler(node: str, operation: type[LayerOperation]) -> Handler:
+    def handle(
+        keras_layer: dict[str, Any], names: list[str], shapes: list[list[int]], reader: Any
+    ) -> tuple[dict[str, Any], list[int]]:
+        given = [tuple(shape[1:]) for shape in shapes]
+        made = operation.from_keras(
+            keras_layer["config"], given, partial(_weight, keras_layer, reader)
+        )
+        layer = parse_default_keras_layer(keras_layer, names)
+        # An `activation` key would append an activation node.
+        layer.pop("activation", None)
+        layer |= {"class_name": node, "operation": made}
+        return layer, [shapes[0][0], *made.output_shape(given)]
+
+    return handle
+
+
+def register_layer(stem: str, keras_class: str, operation: type[LayerOperation]) -> None:
     """Teaches hls4ml a layer: handler, node, templates, header, for both backends. Idempotent."""
     if keras_class in layer_handlers:
         return
-    header = HLS_TEMPLATES / f"nnet_{node.stem}.h"
+    node = type(keras_class, (OperationNode,), {"stem": stem})
     # In saved models the class has the name under which Keras knows it.
     for name in (keras_class, f"salt_hls>{keras_class}"):
-        hls4ml.converters.register_keras_v2_layer_handler(name, handler)
-    if node.__name__ not in layer_map:
-        hls4ml.model.layers.register_layer(node.__name__, node)
+        hls4ml.converters.register_keras_v2_layer_handler(name, _handler(keras_class, operation))
+    if keras_class not in layer_map:
+        hls4ml.model.layers.register_layer(keras_class, node)
+    header = f"nnet_{stem}.h"
     register_header(header)
-    call = partial(_FunctionTemplate, node, include_header=[f"nnet_utils/{header.name}"])
+    call = partial(_FunctionTemplate, node, include_header=[f"nnet_utils/{header}"])
     for backend in map(hls4ml.backends.get_backend, BACKENDS):
         backend.register_template(partial(_ConfigTemplate, node))
         backend.register_template(call)
 
 
-def register_header(header: Path) -> None:
-    """Makes both backends copy a header into every project."""
-    for name in BACKENDS:
-        hls4ml.backends.get_backend(name).register_source(header)
+def register_header(name: str) -> None:
+    """Makes both backends copy a header of hls_templates into every project."""
+    for backend in map(hls4ml.backends.get_backend, BACKENDS):
+        backend.register_source(HLS_TEMPLATES / name)

@@ -7,31 +7,40 @@ import io
 import re
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import hls4ml
 import tensorflow as tf
 
-from salt_hls import register
 from salt_hls.errors import UserError
-from salt_hls.firmware.csim import Layout
-from salt_hls.firmware.lower import RULES, lower
-from salt_hls.firmware.names import top_name
-from salt_hls.firmware.streams import check, stream
-from salt_hls.firmware.supported import check_model
 from salt_hls.fixed import FLOAT32_BITS, FixedType
+from salt_hls.graph.graph import Graph, IoType
+from salt_hls.graph.network import check, network_of
+from salt_hls.hls import hls4ml_types
+from salt_hls.hls.csim import Layout
+from salt_hls.hls.lower import RULES, lower
+from salt_hls.hls.names import top_name
+from salt_hls.hls.reader import KERAS_LAYER, read_graph
+from salt_hls.hls.register import register
+from salt_hls.hls.streaming import depths_of, stream
+from salt_hls.hls.supported import check_model
 from salt_hls.layers import KERAS_CLASSES
-from salt_hls.layers.hls_ops import ArithmeticNode
+from salt_hls.layers.layer import LayerOperation
 
 KNOWN = ("InputLayer", *RULES)
 """Classes of Keras layers that are built."""
 
-KERAS_LAYER = "keras_layer"
-"""Attribute of a node that computes the output of a Keras layer of another name."""
-
 Backend = Literal["Vitis", "Vivado"]
-IoType = Literal["io_parallel", "io_stream"]
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A model as hls4ml's graph, which writes the project, and as ours, which is all else."""
+
+    hls4ml: hls4ml_types.Graph
+    graph: Graph
 
 
 def convert(
@@ -44,8 +53,8 @@ def convert(
     clock_ns: float = 2.5,
     io_type: IoType = "io_parallel",
     particles_per_clock: int = 1,
-) -> Any:
-    """hls4ml's ModelGraph of a quantized Keras model.
+) -> Converted:
+    """The graph of a quantized Keras model.
 
     io_parallel: fully parallel with II 1, every QDense over particles unrolled over them.
     io_stream: a dataflow of loops, `particles_per_clock` particles wide. Accumulators are inferred
@@ -102,14 +111,17 @@ def convert(
             graph.graph[name].set_attr(KERAS_LAYER, source)
     if io_type == "io_stream":
         stream(graph, particles_per_clock)
-    check_exact_in_float32(graph)
-    return graph
+    converted = Converted(graph, read_graph(graph))
+    check_exact_in_float32(converted.graph)
+    return converted
 
 
-def check_exact_in_float32(graph: Any) -> None:
+def check_exact_in_float32(graph: Graph) -> None:
     """Raises `UserError` when a sum inside one of our layers could need more bits than float32."""
-    for node in graph.get_layers():
-        types = node.fields() if isinstance(node, ArithmeticNode) else {}
+    for node in graph.nodes:
+        if not isinstance(node.operation, LayerOperation):
+            continue
+        types = node.operation.members(node.inputs)
         for key, fixed_type in types.items():
             if not isinstance(fixed_type, FixedType):
                 continue
@@ -121,32 +133,26 @@ def check_exact_in_float32(graph: Any) -> None:
                 )
 
 
-def tensors(graph: Any) -> dict[str, Layout]:
-    """The input and every traced layer's output, as C-simulation stores them."""
-    variables = {
-        node.name: node.get_output_variable()
-        for node in graph.get_layers()
-        if node.class_name == "Input" or node.get_attr("trace", False)
+def layouts(graph: Graph) -> dict[str, Layout]:
+    """The input and every traced layer's output, as C-simulation stores them, by node."""
+    streamed = graph.io_type == "io_stream"
+    tensors = {n.name: n.output for n in graph.nodes if n.operation is None or n.traced}
+    return {
+        name: Layout(t.shape, t.transfers * t.transfer_size if streamed else t.size)
+        for name, t in tensors.items()
     }
-    return {name: Layout(tuple(map(int, v.shape)), v.size()) for name, v in variables.items()}
 
 
-def output_nodes(graph: Any) -> list[Any]:
-    """The nodes whose outputs are the model's, in order."""
-    by_tensor = {tensor: node for node in graph.get_layers() for tensor in node.outputs}
-    return [by_tensor[tensor] for tensor in graph.outputs]
-
-
-def write_project(graph: Any) -> Path:
+def write_project(converted: Converted) -> Path:
     """Writes the HLS project; the same graph gives the same bytes. Returns its folder.
 
-    Streams are checked first: see `streams.check`.
+    Streams are checked first: see `graph.network.check`.
     """
-    if graph.config.get_config_value("IOType") == "io_stream":
-        check(graph)
+    if converted.graph.io_type == "io_stream":
+        check(network_of(converted.graph), depths_of(converted.hls4ml))
     with _quiet():
-        graph.write()
-    folder = Path(graph.config.get_output_dir())
+        converted.hls4ml.write()
+    folder = Path(converted.hls4ml.config.get_output_dir())
     script = folder / "build_lib.sh"
     script.write_text(re.sub(r"LIB_STAMP=\w+", "LIB_STAMP=salt_hls", script.read_text()))
     # These two hold absolute paths and time stamps, and no tool reads them.

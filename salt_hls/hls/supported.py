@@ -9,9 +9,8 @@ from typing import Any
 import tensorflow as tf
 
 from salt_hls.errors import UserError
-from salt_hls.firmware.names import identifier
+from salt_hls.hls.names import identifier
 from salt_hls.layers import KERAS_CLASSES
-from salt_hls.layers.conv_attention.keras import ConvAttention
 from salt_hls.layers.keras_ops import quantizer_config
 from salt_hls.layers.types import (
     WEIGHT_QUANTIZERS,
@@ -105,14 +104,11 @@ def _config(quantizer: Any) -> dict[str, Any]:
 
 
 def _ours(layer: tf.keras.layers.Layer) -> None:
-    """Our layers: the arithmetic checks the declared types."""
+    """Our layers: the operation checks the declared types."""
     if getattr(layer, "kernel", None) is not None:
         quantizer = quantizer_of(layer, "kernel")
         weight_type(None if quantizer is None else _config(quantizer), layer.name)
-    if isinstance(layer, ConvAttention):
-        layer.arithmetic(partitions=layer.input_shape[1][1])
-    else:
-        layer.arithmetic()
+    layer.operation()
 
 
 def _dense(layer: tf.keras.layers.Layer) -> None:

@@ -1,16 +1,15 @@
-"""io_stream: transfers of several particles, FIFO depths, and the proof that they suffice.
+"""The design of an io_stream graph as a network of processes: FIFO depths, and their proof.
 
-The design is a network of processes (`layers/schedule.py`), loops that run a step a clock, joined
-by FIFOs. C-simulation's FIFOs are unbounded and show no deadlock, so that is settled here:
+Processes are loops that run a step a clock, joined by FIFOs. C-simulation's FIFOs are unbounded and
+show no deadlock, so that is settled here:
 
-`stream` prepares a converted graph: transfer sizes, depths, calls.
-`network_of` reads the processes and FIFOs from the graph.
+`network_of` makes the processes of the loops of a graph's operations.
 `schedule` starts each process as early as its inputs allow when every process runs at full rate; a
     FIFO then needs the places that are taken at its fullest.
 `sufficient_depths` takes the worst over what the pipelines of the processes may turn out to be:
     no pipeline gets jets stuck, however long; those of up to `STAGES` clocks do not slow them.
 `simulate` plays the network clock by clock with bounded FIFOs, any gaps and stalls; `check` plays
-    the design that is written.
+    a design as it is written.
 
 All cycles are of this model, not measured: loops that HLS lets drain between jets are slower by
 the depth of their pipelines.
@@ -19,20 +18,18 @@ the depth of their pipelines.
 from __future__ import annotations
 
 import itertools
-import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
-from numbers import Integral
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from salt_hls.errors import UserError
-from salt_hls.layers.hls_ops import ArithmeticNode
-from salt_hls.layers.schedule import Process, each_step, lanes, token_size, transfers
+from salt_hls.graph.graph import Graph
+from salt_hls.graph.loops import Loop
+from salt_hls.graph.tensor import Channel
 
 STAGES = 48
 """Clocks from reading to writing in each process at which depths still give the full rate.
@@ -42,16 +39,27 @@ The attention of the shipped models, the deepest process, takes 42 in RTL. A lon
 the design; it does not get it stuck.
 """
 
-LEAST = 2
-"""What HLS makes of a FIFO without a depth."""
-
 JETS = 5
 """Jets that `check` plays."""
 
 
 @dataclass(frozen=True)
+class Process:
+    """A loop of `steps` iterations a jet, all of whose state lives inside it.
+
+    reads, writes: for each channel, the step at which each of its tokens is read or written,
+    ascending.
+    """
+
+    name: str
+    steps: int
+    reads: Mapping[str, Sequence[int]]
+    writes: Mapping[str, Sequence[int]]
+
+
+@dataclass(frozen=True)
 class Network:
-    """Processes by name, `<node>/<process>`, each after those it reads from.
+    """Processes by name, each after those it reads from.
 
     A channel has one writer and one reader and a name of its own: a tensor's, or `<node>/<name>`.
     """
@@ -68,156 +76,36 @@ class Schedule:
     depths: Mapping[str, int]
 
 
-# ---- what streaming changes in hls4ml's graph
-
-
-def stream(graph: Any, particles_per_clock: int = 1) -> None:
-    """Prepares a converted io_stream graph: transfer sizes, depths, and calls of our token loops.
-
-    Where the particles do not divide by `particles_per_clock`, the last transfer of a jet is partly
-    filled; what the rest of it holds changes nothing. Raises `UserError` for another graph, and for
-    a number that is not 1 ... particles.
-    """
-    _check_request(graph, particles_per_clock)
-    for node in graph.get_layers():
-        _set_lanes(node, particles_per_clock)
-    depths = sufficient_depths(network_of(graph))
-    for node in graph.get_layers():
-        for tensor in node.outputs:
-            node.variables[tensor].pragma = ("stream", max(depths[tensor], LEAST))
-        if isinstance(node, ArithmeticNode):
-            prefix = f"{node.name}/"
-            node.depths = {
-                channel.removeprefix(prefix): max(depth, LEAST)
-                for channel, depth in depths.items()
-                if channel.startswith(prefix)
-            }
-    for backend in dict.fromkeys(("vivado", graph.config.backend.name.lower())):
-        graph.apply_flow(f"{backend}:apply_templates")
-    for node in graph.get_layers():
-        _call_token_loop(node)
-    graph.is_streamed = True  # see ArithmeticNode.serialize_state
-    for method in ("predict", "trace"):
-        setattr(graph, method, partial(_in_whole_transfers, graph, getattr(type(graph), method)))
-
-
-def _check_request(graph: Any, particles_per_clock: int) -> None:
-    io_type = graph.config.get_config_value("IOType")
-    if io_type != "io_stream":
-        raise UserError(
-            f"streams: the graph is {io_type}; convert the model with io_type io_stream"
-        )
-    particles = max(math.prod(v.shape[:-1]) for v in graph.get_input_variables())
-    whole = isinstance(particles_per_clock, Integral) and not isinstance(particles_per_clock, bool)
-    if not whole or not 1 <= particles_per_clock <= particles:
-        raise UserError(
-            f"streams: particles per clock must be a whole number from 1 to {particles}, "
-            f"got {particles_per_clock}"
-        )
-
-
-def _in_whole_transfers(graph: Any, method: Callable[..., Any], x: Any) -> Any:
-    """hls4ml's `predict` or `trace`: arrays of tensors, while the C++ wants whole transfers."""
-    inputs, outputs = graph.get_input_variables(), graph.get_output_variables()
-    arrays = [_padded(a, v) for a, v in zip([x] if len(inputs) == 1 else x, inputs, strict=True)]
-    result = method(graph, arrays[0] if len(inputs) == 1 else arrays)
-    y, *traced = result if method.__name__ == "trace" else (result,)
-    whole = zip([y] if len(outputs) == 1 else y, outputs, strict=True)
-    cut = [array[..., : math.prod(variable.shape)] for array, variable in whole]
-    y = cut[0] if len(outputs) == 1 else cut
-    return (y, *traced) if traced else y
-
-
-def _padded(array: NDArray[Any], variable: Any) -> NDArray[Any]:
-    """(jets, values of the transfers of one), from an array of whole tensors; zeros fill them."""
-    values = math.prod(variable.shape)
-    if array.size % values:
-        raise UserError(f"{variable.name}: got {array.size} values, tensors have {values} each")
-    return np.pad(array.reshape(-1, values), ((0, 0), (0, variable.size() - values)))
-
-
-def _set_lanes(node: Any, particles_per_clock: int) -> None:
-    for tensor in node.outputs:
-        variable = node.variables[tensor]
-        rows = math.prod(variable.shape[:-1])
-        if node.class_name == "Input":
-            wanted = particles_per_clock
-        elif isinstance(node, ArithmeticNode):
-            wanted = node.output_lanes(lanes(node.get_input_variable()))
-        else:
-            wanted = lanes(node.get_input_variable())
-        variable.type.n_pack = min(wanted, rows)
-        # hls4ml's loops and the C-simulation's arrays are of whole transfers.
-        size = transfers(variable) * token_size(variable)
-        variable.size, variable.size_cpp = partial(int, size), partial(str, size)
-        if node.class_name == "Clone":
-            node.set_attr("size", size)
-
-
-def _call_token_loop(node: Any) -> None:
-    """hls4ml's dense loop takes one particle a transfer, its maximum is not pipelined: use ours."""
-    if node.class_name not in ("PointwiseConv1D", "GlobalPooling1D"):
-        return
-    source, target = node.get_input_variable(), node.get_output_variable()
-    types = f"{source.type.name}, {target.type.name}, {source.shape[0]}"
-    names = f"{source.name}, {target.name}"
-    if node.class_name == "GlobalPooling1D":
-        call = f"nnet::token_maximum<{types}>({names});"
-    else:
-        weights = f"{node.get_weights('weight').name}, {node.get_weights('bias').name}"
-        call = f"nnet::token_dense<{types}, config{node.index}_mult>({names}, {weights});"
-    node.set_attr("function_cpp", call)
-    node.set_attr("include_header", [*node.get_attr("include_header"), "nnet_utils/nnet_tokens.h"])
-
-
 # ---- from the graph to the network
 
 
-def network_of(graph: Any) -> Network:
-    """The processes of a converted io_stream graph, with those that feed and drain it."""
+def network_of(graph: Graph) -> Network:
+    """The processes of an io_stream graph, with those that feed and drain it.
+
+    Raises `UserError` for a node that has no form on streams.
+    """
     processes: dict[str, Process] = {}
-    for node in graph.get_layers():
-        for process in _processes(node):
-            own = [*node.inputs, *node.outputs]
-            processes[f"{node.name}/{process.name}"] = replace(
-                process,
-                reads={_channel(node, c, own): steps for c, steps in process.reads.items()},
-                writes={_channel(node, c, own): steps for c, steps in process.writes.items()},
-            )
+    for node in graph.nodes:
+        if node.operation is None:
+            steps = range(node.output.transfers)
+            writes = {tensor.name: steps for tensor in node.outputs}
+            processes[node.name] = Process(node.name, len(steps), {}, writes)
+        else:
+            processes |= {loop.name: process_of(loop) for loop in node.loops()}
     for tensor in graph.outputs:
-        steps = transfers(graph.output_vars[tensor])
-        processes[f"output/{tensor}"] = Process(tensor, steps, {tensor: range(steps)}, {})
+        name, steps = f"output/{tensor.name}", range(tensor.transfers)
+        processes[name] = Process(name, len(steps), {tensor.name: steps}, {})
     return Network(processes)
 
 
-def _channel(node: Any, name: str, own: Sequence[str]) -> str:
-    return name if name in own else f"{node.name}/{name}"
+def process_of(loop: Loop) -> Process:
+    """A loop as it stands in the C++."""
 
+    def in_cpp(channels: Mapping[Channel, Sequence[int]], step: int) -> dict[str, Sequence[int]]:
+        return {c.name: [step] if c.array else steps for c, steps in channels.items()}
 
-def _processes(node: Any) -> list[Process]:
-    if isinstance(node, ArithmeticNode):
-        return node.processes()
-    if node.class_name == "Input":
-        return [replace(each_step(node), reads={})]
-    if node.class_name == "GlobalPooling1D":
-        steps = transfers(node.get_input_variable())
-        reads, writes = {node.inputs[0]: range(steps)}, {node.outputs[0]: [steps - 1]}
-        return [Process("", steps, reads, writes)]
-    if node.class_name in ("Clone", "Dense", "Merge", "PointwiseConv1D"):
-        return [each_step(node)]
-    raise UserError(
-        f"layer {node.name}: {node.class_name} has no io_stream form here; use io_type io_parallel"
-    )
-
-
-def depths_of(graph: Any) -> dict[str, int]:
-    """The depth of every channel, as the project declares it."""
-    depths: dict[str, int] = {}
-    for node in graph.get_layers():
-        depths.update({tensor: int(node.variables[tensor].pragma[1]) for tensor in node.outputs})
-        if isinstance(node, ArithmeticNode):
-            depths.update({f"{node.name}/{c}": depth for c, depth in node.depths.items()})
-    return depths
+    reads, writes = in_cpp(loop.reads(), 0), in_cpp(loop.writes(), loop.steps - 1)
+    return Process(loop.name, loop.steps, reads, writes)
 
 
 # ---- from the network to depths
@@ -433,13 +321,12 @@ def _by_step(channels: Mapping[str, Sequence[int]], steps: int) -> list[list[str
     return table
 
 
-def check(graph: Any) -> None:
-    """Plays the design as written: jets back to back, then with gaps and an output that stalls.
+def check(network: Network, depths: Mapping[str, int]) -> None:
+    """Plays a design of these depths: jets back to back, then with gaps and an output that stalls.
 
     Raises `UserError` when jets get stuck, or do not follow each other at the scheduled interval
     though no pipeline has more than `STAGES`.
     """
-    network, depths = network_of(graph), depths_of(graph)
     interval = schedule(network).interval
     rng = np.random.default_rng(0)
     counts = rng.integers(1, STAGES + 1, len(network.processes)).tolist()

@@ -24,11 +24,11 @@ from numpy.typing import NDArray
 from qkeras import QDense
 
 from salt_hls.errors import UserError
-from salt_hls.firmware.names import identifier
 from salt_hls.fixed import FLOAT32_BITS, FixedType
+from salt_hls.hls.names import identifier
 from salt_hls.layers import KERAS_CLASSES
-from salt_hls.layers.fixed_activation.arithmetic import Function
 from salt_hls.layers.fixed_activation.keras import FixedActivation
+from salt_hls.layers.fixed_activation.operation import Function
 from salt_hls.layers.keras_ops import quantizer_config
 from salt_hls.layers.types import activation_type, declared_type, quantizer_text, weight_type
 from salt_hls.models import quantizer_of
@@ -37,11 +37,11 @@ Layer = Any
 """A Keras layer."""
 
 _SETTINGS = """
-accum activation algorithm arithmetic axis b bias bias_data bias_quantizer bitwidth class_name
+accum activation algorithm axis b bias bias_data bias_quantizer bitwidth class_name
 config config_cpp depth dim e epsilon filt_height function_cpp height implementation include_header
 index input inputs instructions iotype line_buffer_codegen merge n_partitions name namespace next
-nonzeros op output outputs overrides p param perm precision quantizer result reuse reuse_factor
-scale shift signed size skip slope strategy table target_cycles threshold trace trusted type value
+nonzeros op operation output outputs overrides p param perm precision quantizer result reuse
+reuse_factor scale shift signed size skip slope strategy table target_cycles threshold trace trusted type value
 w weight weight_data weight_quantizer weights width z
 """
 """Names that hls4ml gives to settings of layers."""

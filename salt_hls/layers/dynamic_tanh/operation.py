@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -9,12 +10,15 @@ from typing import Any
 import numpy as np
 
 from salt_hls.fixed import UNOBSERVED, Array, FixedType, Observer, Table
+from salt_hls.graph.operation import TokenWise
+from salt_hls.graph.tensor import Tensor
+from salt_hls.layers.layer import Constants, LayerOperation, Members, Shape, Weight
 from salt_hls.layers.types import declared_type
 
 
 @dataclass(frozen=True)
-class DynamicTanh:
-    """Arithmetic: any shape in, the same shape out. alpha, beta: float scalars, inside the table.
+class DynamicTanh(TokenWise, LayerOperation):
+    """Any shape in, the same shape out. alpha, beta: float scalars, inside the table.
 
     input_type: the table's argument; x is rounded to it first (this is where the residual sum is
     rounded). output_type: the table's entries.
@@ -26,10 +30,12 @@ class DynamicTanh:
     output_type: FixedType
 
     @staticmethod
-    def from_config(config: dict[str, Any], alpha: float, beta: float) -> DynamicTanh:
-        """From the Keras layer's configuration and its two scalars."""
+    def from_keras(
+        config: Mapping[str, Any], shapes: Sequence[Shape], weight: Weight
+    ) -> DynamicTanh:
         argument = declared_type(config, "input_type", table=True)
-        return DynamicTanh(float(alpha), float(beta), argument, declared_type(config))
+        alpha, beta = (float(weight(name, (1,))[0]) for name in ("alpha", "beta"))
+        return DynamicTanh(alpha, beta, argument, declared_type(config))
 
     @cached_property
     def table(self) -> Table:
@@ -44,3 +50,13 @@ class DynamicTanh:
         """Looks up the rounded argument."""
         argument = observer.rounded("input", self.input_type, x)
         return observer.looked_up("output", self.table, argument)
+
+    def constants(self, shapes: Sequence[Shape]) -> Constants:
+        return {"table": (self.table.by_bits(), self.output_type)}
+
+    def members(self, inputs: Sequence[Tensor]) -> Members:
+        return {
+            "n_in": inputs[0].size,
+            "index_width": self.input_type.width,
+            "argument_t": self.input_type,
+        }

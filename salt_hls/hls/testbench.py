@@ -6,17 +6,17 @@ and in C/RTL co-simulation: values travel as integers, so no decimal text is eve
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from salt_hls.errors import UserError
 from salt_hls.fixed import FixedType
-from salt_hls.layers.hls_ops import fixed_type_of
-from salt_hls.layers.schedule import token_size, transfers
+from salt_hls.hls import hls4ml_types as hls4ml
+from salt_hls.hls.nodes import fixed_type_of, tensor
 
 INPUTS, GOLDEN = "tb_data/tb_inputs.dat", "tb_data/tb_golden.dat"
 VERDICTS = {"csim": "csim_verdict.txt", "cosim": "cosim_verdict.txt"}
@@ -97,7 +97,7 @@ int main() {
 
 
 def write_testbench(
-    graph: Any,
+    graph: hls4ml.Graph,
     project: Path,
     inputs: Sequence[NDArray[np.float64]],
     golden: Sequence[NDArray[np.float64]],
@@ -113,9 +113,9 @@ def write_testbench(
     data.mkdir(exist_ok=True)
     (project / INPUTS).write_text(_codes(ins, inputs))
     (project / GOLDEN).write_text(_codes(outs, golden))
-    body = [f"{variable.definition_cpp()};" for variable in (*ins, *outs)]
+    body = [f"{variable.definition_cpp()};" for variable in [*ins, *outs]]
     body += [line for variable in ins for line in _transfer(variable, "give")]
-    call = ", ".join(variable.name for variable in (*ins, *outs, *brams))
+    call = ", ".join([v.name for v in (*ins, *outs)] + [bram.name for bram in brams])
     body += [f"{name}({call});"]
     body += [line for variable in outs for line in _transfer(variable, "check")]
     namespace = graph.config.get_writer_config().get("Namespace")
@@ -135,7 +135,7 @@ def write_testbench(
     (project / f"{name}_test.cpp").write_text(text)
 
 
-def _codes(variables: Sequence[Any], arrays: Sequence[NDArray[np.float64]]) -> str:
+def _codes(variables: Sequence[hls4ml.Variable], arrays: Sequence[NDArray[np.float64]]) -> str:
     columns = []
     for variable, array in zip(variables, arrays, strict=True):
         fixed_type = fixed_type_of(variable.type.precision)
@@ -147,17 +147,18 @@ def _codes(variables: Sequence[Any], arrays: Sequence[NDArray[np.float64]]) -> s
     return "".join(" ".join(map(str, row)) + "\n" for row in rows.tolist())
 
 
-def _transfer(variable: Any, function: str) -> list[str]:
+def _transfer(variable: hls4ml.Variable, function: str) -> list[str]:
     """C++ lines that give or check every value of a variable: an array, or a stream of arrays."""
     fixed_type: FixedType = fixed_type_of(variable.type.precision)
     width, name, type_name = fixed_type.width, variable.name, variable.type.name
-    size = int(np.prod(variable.shape))
+    size = math.prod(variable.shape)
     if not variable.definition_cpp().lstrip().startswith("hls::stream"):
         return [
             f"for (unsigned i = 0; i < {size}; i++)",
             f"    {function}<{type_name}, {width}>({name}[i]);",
         ]
-    per_token = token_size(variable)
+    stream = tensor(name, variable)
+    per_token = stream.transfer_size
     # The last transfer of several particles may be partly filled: the rest of it is don't-care.
     inside = "" if size % per_token == 0 else f"if (t * {per_token} + i < {size}) "
     each = [
@@ -168,4 +169,4 @@ def _transfer(variable: Any, function: str) -> list[str]:
         inner = [f"    {type_name} token = {type_name}();", *each, f"    {name}.write(token);"]
     else:
         inner = [f"    {type_name} token = {name}.read();", *each]
-    return [f"for (unsigned t = 0; t < {transfers(variable)}; t++) {{", *inner, "}"]
+    return [f"for (unsigned t = 0; t < {stream.transfers}; t++) {{", *inner, "}"]

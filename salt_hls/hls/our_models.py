@@ -25,8 +25,9 @@ from hls4ml.model.types import UnspecifiedPrecisionType
 from numpy.typing import NDArray
 
 from salt_hls.errors import UserError
+from salt_hls.hls.hls4ml_types import Graph, Node
+from salt_hls.hls.nodes import Handler, OperationNode, precision
 from salt_hls.layers import KERAS_CLASSES
-from salt_hls.layers.hls_ops import ArithmeticNode, Handler, precision
 from salt_hls.layers.types import weight_type
 
 _OURS: ContextVar[bool] = ContextVar("ours", default=False)
@@ -183,12 +184,12 @@ class QuantizedDenseToConv(ReplaceMultidimensionalDenseWithConv):  # type: ignor
 
     name = "salt_hls_quantized_dense_to_conv"
 
-    def match(self, node: Any) -> bool:
+    def match(self, node: Node) -> bool:
         quantizers = (node.get_attr(f"{name}_quantizer") for name in ("weight", "bias"))
         ours = any(isinstance(quantizer, GridQuantizer) for quantizer in quantizers)
         return ours and super().match(node)
 
-    def transform(self, model: Any, node: Any) -> bool:
+    def transform(self, model: Graph, node: Node) -> bool:
         super().transform(model, node)
         convolution = model.graph[node.name]
         for name in ("weight_quantizer", "bias_quantizer"):
@@ -209,15 +210,15 @@ class MaximumKeepsType(OptimizerPass):  # type: ignore[misc]
 
     name = "salt_hls_maximum_keeps_type"
 
-    def match(self, node: Any) -> bool:
+    def match(self, node: Node) -> bool:
         return bool(
             node.get_attr("pool_op") == "Max"
-            and any(isinstance(other, ArithmeticNode) for other in node.model.graph.values())
+            and any(isinstance(other, OperationNode) for other in node.model.graph.values())
             and not isinstance(_input_precision(node), UnspecifiedPrecisionType)
             and self._to_change(node)
         )
 
-    def transform(self, model: Any, node: Any) -> bool:
+    def transform(self, model: Graph, node: Node) -> bool:
         for name in self._to_change(node):
             # A type of its own: hls4ml shares those of a whole model by name.
             node.types[f"{name}_t"].name = f"{node.name}_{name}_t"
@@ -225,7 +226,7 @@ class MaximumKeepsType(OptimizerPass):  # type: ignore[misc]
         return False
 
     @staticmethod
-    def _to_change(node: Any) -> list[str]:
+    def _to_change(node: Node) -> list[str]:
         return [
             name
             for name in ("accum", "result")
@@ -234,11 +235,11 @@ class MaximumKeepsType(OptimizerPass):  # type: ignore[misc]
         ]
 
 
-def _input_precision(node: Any) -> Any:
+def _input_precision(node: Node) -> Any:
     return node.get_input_variable().type.precision
 
 
-def _configured(node: Any, name: str) -> Any:
+def _configured(node: Node, name: str) -> Any:
     """What hls4ml's configuration says of a type of this very layer, or of layers of its class."""
     config = node.model.config
     for table, key in (

@@ -6,6 +6,7 @@ commute): p rows instead of N pass the key matrix.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from salt_hls.fixed import UNOBSERVED, Array, FixedType, Observer
+from salt_hls.graph.operation import TokenWise
+from salt_hls.graph.tensor import Tensor
+from salt_hls.layers.layer import Constants, LayerOperation, Members, Shape, Weight
 from salt_hls.layers.types import declared_type, weight_type
 
 
 @dataclass(frozen=True, eq=False)
-class HeadDense:
-    """Arithmetic: (..., rows, H * d) to (..., rows, H * D).
+class HeadDense(TokenWise, LayerOperation):
+    """(..., rows, H * d) to (..., rows, H * D).
 
     kernel: (H, d, D) grid floats of `kernel_type`.
     """
@@ -28,13 +32,17 @@ class HeadDense:
     output_type: FixedType
 
     @staticmethod
-    def from_config(config: dict[str, Any], kernel: NDArray[np.float64]) -> HeadDense:
-        """From the Keras layer's configuration and its quantized kernel."""
+    def from_keras(config: Mapping[str, Any], shapes: Sequence[Shape], weight: Weight) -> HeadDense:
+        heads, depth = config["heads"], config["depth"]
         return HeadDense(
-            kernel,
+            weight("kernel", (heads, shapes[0][-1] // heads, depth)),
             weight_type(config["kernel_quantizer"], config["name"]),
             declared_type(config),
         )
+
+    def output_shape(self, shapes: Sequence[Shape]) -> Shape:
+        heads, _, depth = self.kernel.shape
+        return (*shapes[0][:-1], heads * depth)
 
     def accum_type(self, source: FixedType) -> FixedType:
         """Type that holds every sum exactly."""
@@ -46,3 +54,16 @@ class HeadDense:
         x = x.reshape(*x.shape[:-1], heads, depth_in)
         y = np.einsum("...hi,hio->...ho", x, self.kernel)
         return observer.rounded("output", self.output_type, y.reshape(*y.shape[:-2], -1))
+
+    def constants(self, shapes: Sequence[Shape]) -> Constants:
+        return {"kernel": (self.kernel, self.kernel_type)}
+
+    def members(self, inputs: Sequence[Tensor]) -> Members:
+        heads, depth_in, depth_out = self.kernel.shape
+        return {
+            "n_rows": inputs[0].shape[0],
+            "n_heads": heads,
+            "depth_in": depth_in,
+            "depth_out": depth_out,
+            "accum_t": self.accum_type(inputs[0].type),
+        }

@@ -12,6 +12,7 @@ their biases cancel in the softmax. Without a kernel C = S (Linformer, full atte
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -21,6 +22,12 @@ from numpy.typing import NDArray
 
 from salt_hls.errors import UserError
 from salt_hls.fixed import UNOBSERVED, Array, FixedType, Observer, Table
+from salt_hls.graph.drains import Collect, Write
+from salt_hls.graph.feeds import Read, Window
+from salt_hls.graph.loops import Loop
+from salt_hls.graph.operation import reading
+from salt_hls.graph.tensor import Channel, Tensor
+from salt_hls.layers.layer import Constants, LayerOperation, Members, Shape, Weight
 from salt_hls.layers.types import declared_type, weight_type
 
 TYPES = ("logits", "conv", "exp", "sum", "reciprocal", "attention", "output")
@@ -41,8 +48,8 @@ def scale_shift(depth: int) -> int:
 
 
 @dataclass(frozen=True, eq=False)
-class ConvAttention:
-    """Arithmetic: q (..., N, H * D), k and v (..., p, H * D) to (..., N, H * D), head-major.
+class ConvAttention(LayerOperation):
+    """q (..., N, H * D), k and v (..., p, H * D) to (..., N, H * D), head-major.
 
     kernel: (height, p) grid floats of `kernel_type`, or `None`.
     """
@@ -59,13 +66,10 @@ class ConvAttention:
     output_type: FixedType
 
     @staticmethod
-    def from_config(
-        config: dict[str, Any], kernel: NDArray[np.float64] | None, partitions: int
+    def from_keras(
+        config: Mapping[str, Any], shapes: Sequence[Shape], weight: Weight
     ) -> ConvAttention:
-        """From the Keras layer's configuration and its quantized kernel.
-
-        Raises `UserError` when the declared types cannot hold what softmax needs.
-        """
+        partitions = shapes[1][0]
         name = config["name"]
         if config["types"] is None:
             raise UserError(f"layer {name}: no types, so it is a float layer and has no firmware")
@@ -89,7 +93,10 @@ class ConvAttention:
                 f"layer {name}: type sum {total} must hold {one} and {partitions} x {one}; "
                 "give it more bits"
             )
-        kernel_type = None if kernel is None else weight_type(config["kernel_quantizer"], name)
+        kernel = kernel_type = None
+        if config["filter_heights"]:
+            kernel_type = weight_type(config["kernel_quantizer"], name)
+            kernel = weight("kernel", (max(config["filter_heights"]), partitions))
         return ConvAttention(config["heads"], kernel, kernel_type, **types)
 
     @cached_property
@@ -172,6 +179,104 @@ class ConvAttention:
     def __call__(self, q: Array, k: Array, v: Array, observer: Observer = UNOBSERVED) -> Array:
         """The context of every particle; each value is rounded at its declared type only."""
         return self.context(self.pad(self.logits(q, k, observer)), v, observer)
+
+    def constants(self, shapes: Sequence[Shape]) -> Constants:
+        reciprocal = self.reciprocal_table(shapes[1][0])
+        constants = {
+            "exp_table": (self.exp_table.entries, self.exp_type),
+            "reciprocal_table": (reciprocal.entries, self.reciprocal_type),
+        }
+        if self.kernel is not None and self.kernel_type is not None:
+            constants["kernel"] = (self.kernel, self.kernel_type)
+        return constants
+
+    def members(self, inputs: Sequence[Tensor]) -> Members:
+        query, key, value = inputs
+        (particles, columns), partitions = query.shape, key.shape[0]
+        depth = columns // self.heads
+        dot = (query.type * key.type).sum_of(depth)
+        reciprocal = self.reciprocal_table(partitions)
+        height = 0 if self.kernel is None else len(self.kernel)
+        conv_sum = self.conv_type
+        if self.kernel_type is not None:
+            conv_sum = (self.logits_type * self.kernel_type).sum_of(height * partitions)
+        return {
+            "n_particles": particles,
+            "n_partitions": partitions,
+            "n_heads": self.heads,
+            "depth": depth,
+            "filter_height": height,
+            "pad_up": padding(height)[0] if height else 0,
+            "pad_left": padding(partitions)[0],
+            "first_sum": round(reciprocal.first * 2.0**reciprocal.source.frac_bits),
+            "reciprocals": len(reciprocal.entries),
+            "dot_t": dot,
+            "scaled_t": FixedType(dot.width, dot.int_bits - scale_shift(depth), dot.signed),
+            "logits_t": self.logits_type,
+            "conv_sum_t": conv_sum,
+            "conv_t": self.conv_type,
+            "difference_t": self.conv_type.difference(),
+            "exp_sum_t": self.exp_type.exact().sum_of(partitions),
+            "sum_t": self.sum_type,
+            "attention_t": self.attention_type,
+            "context_sum_t": (self.attention_type * value.type).sum_of(partitions),
+        }
+
+    def loops(self, name: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> list[Loop]:
+        """Keys and values are collected; the logits of each particle go through a window, since the
+        filter looks ahead, and the rest is computed row by row."""
+        query, key, value = inputs
+        (target,) = outputs
+        collected, held = [], []
+        for tensor, what in ((key, "keys"), (value, "values")):
+            steps = tensor.transfers
+            channel = Channel(f"{name}/{what}", tensor.type.exact(), tensor.size)
+            drain = Collect((tensor.name,), channel, steps, steps, tensor.transfer_size)
+            feeds = {tensor.name: reading(tensor, steps)}
+            collected.append(Loop(f"{name}_{what}", steps, {**feeds}, drains=[drain]))
+            whole = Read(channel.type, tensor.shape, channel, query.transfers, held=True)
+            held.append(whole)
+        steps, lanes, particles = query.transfers, query.lanes, query.shape[0]
+        partitions = key.shape[0]
+        up, down = padding(1 if self.kernel is None else len(self.kernel))
+        # The transfers that the filter looks ahead travel together: every step emits one.
+        ahead = math.ceil(down / lanes)
+        early = min(ahead, steps)
+        columns = self.heads * partitions
+        size, kind = lanes * columns, self.logits_type.exact()
+
+        def logits(v: Mapping[str, Array]) -> Array:
+            rows = np.moveaxis(self.logits(v[query.name], v["keys"]), -3, -2)
+            return rows.reshape(*rows.shape[:-2], -1)
+
+        def context(v: Mapping[str, Array]) -> Array:
+            window = v["window"]
+            window = window.reshape(*window.shape[:-1], self.heads, partitions)
+            return self.context(np.moveaxis(window, -2, -3), v["values"])
+
+        first = Loop(
+            f"{name}_logits",
+            steps,
+            {"keys": held[0], query.name: reading(query, steps)},
+            {"logits": logits},
+        )
+        together = rest = None
+        if early:
+            together = Channel(f"{name}/early", kind, early * size)
+            first.drains.append(Collect(("logits",), together, steps, early, size))
+        if early < steps:
+            rest = Channel(f"{name}/late", kind, size)
+            first.drains.append(Write(("logits",), rest, steps, early))
+        shape = (up + lanes + down, columns)
+        window = Window(kind, shape, together, rest, particles, lanes, steps, up, ahead)
+        second = Loop(
+            f"{name}_context",
+            steps,
+            {"window": window, "values": held[1]},
+            {target.name: context},
+            [Write((target.name,), target.channel, steps)],
+        )
+        return [*collected, first, second]
 
 
 def _pad(x: Array, axis: int, before: int, after: int) -> Array:
