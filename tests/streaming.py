@@ -10,14 +10,15 @@ import tensorflow as tf
 import yaml
 
 from salt_hls.config import MODELS, ModelConfig
-from salt_hls.firmware.convert import convert
+from salt_hls.graph.graph import Graph
+from salt_hls.hls.convert import Converted, convert
 from salt_hls.models import build_model, snap_weights
 
 SMALL = {"particles": 13, "partitions": 4, "width": 8, "heads": 2, "feed_forward": 8}
 LINFORMER = {"keys": "dense", "values": "dense", "filter_heights": []}
 
 
-def built(folder: Path, particles_per_clock: int, **changes: Any) -> tuple[Any, Any]:
+def built(folder: Path, particles_per_clock: int, **changes: Any) -> tuple[Any, Converted]:
     """A small Keras model and its streaming graph."""
     content = yaml.safe_load((MODELS / "salt_p4_n16.yaml").read_text())
     config = ModelConfig.model_validate({**content, **SMALL, **changes})
@@ -32,15 +33,15 @@ def built(folder: Path, particles_per_clock: int, **changes: Any) -> tuple[Any, 
         weight.assign(weight + rng.normal(0, 0.3, weight.shape))
     snap_weights(model)
     container = config.inputs.container
-    graph = convert(
+    made = convert(
         model, container, "small", folder / "project", "Vitis",
         io_type="io_stream", particles_per_clock=particles_per_clock,
     )  # fmt: skip
-    return model, graph
+    return model, made
 
 
-def graph_of(folder: Path, particles_per_clock: int, **changes: Any) -> Any:
-    return built(folder, particles_per_clock, **changes)[1]
+def graph_of(folder: Path, particles_per_clock: int, **changes: Any) -> Graph:
+    return built(folder, particles_per_clock, **changes)[1].graph
 
 
 VARIANTS = {

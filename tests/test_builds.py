@@ -40,13 +40,16 @@ def quiet(*_: object) -> None:
     pass
 
 
+NO_GRAPH = SimpleNamespace(graph=None, hls4ml=None)
+
+
 class Stub:
     """Stands for hls4ml, g++ and the comparison: builds take no time. `content`: the firmware."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.content, self.mismatches, self.built = "one", 0, 0
         for name, stand_in in {
-            "graph_of": lambda *_: None,
+            "converted": lambda *_: NO_GRAPH,
             "graph_digest": lambda _: "graph",
             "split_outputs": lambda *_: [],
             "write_and_compile": self.write,
@@ -61,7 +64,7 @@ class Stub:
         for name in ("firmware", "csim"):
             (folder / name).mkdir()
         (folder / "firmware/x.cpp").write_text(self.content)
-        return SimpleNamespace(folder=folder / "firmware", graph=None, csim=None)
+        return SimpleNamespace(folder=folder / "firmware", converted=NO_GRAPH, csim=None)
 
     def compare(self, model: Any, graph: Any, csim: Any, inputs: Any, *_: object) -> Any:
         examples: list[Any] = [{"event": 0, "index": [0], "expected": 0.0, "got": 1.0}]

@@ -21,8 +21,9 @@ from salt_hls.firmware.compare import (
     flat,
     split_outputs,
 )
-from salt_hls.firmware.convert import KERAS_LAYER
 from salt_hls.fixed import FixedType
+from salt_hls.graph.graph import Graph, Node
+from salt_hls.graph.tensor import Tensor
 from salt_hls.reports.model import BitAccuracy, Mismatch, Report
 
 TYPE = FixedType.parse("ap_fixed<8,3>")
@@ -126,6 +127,11 @@ def test_the_first_layer_that_differs_is_told() -> None:
 Play = Callable[..., tuple[list[BitAccuracy], Any, list[Any]]]
 
 
+def node(name: str, kind: FixedType, of: str = "Dense", keras_layer: str = "") -> Node:
+    output = Tensor(name, (2,), kind)
+    return Node(name, of, None, (), (output,), True, keras_layer or name)
+
+
 @pytest.fixture
 def play(monkeypatch: pytest.MonkeyPatch) -> Play:
     """Compares a "graph" of two layers, the inputs and their doubles, three jets at a time.
@@ -159,29 +165,23 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Play:
             progress(len(x))
             return layers(x)
 
-        def replay(graph: Any, inputs: list[Any]) -> dict[str, Any]:
-            assert graph is net and [x.dtype for x in inputs] == [np.float64]
-            return changed(golden, inputs[0])
+        class Net(Graph):
+            def run(self, inputs: Any, observers: Any = None) -> dict[str, Any]:
+                assert [x.dtype for x in inputs] == [np.float64]
+                return changed(golden, inputs[0])
 
-        def node(name: str) -> Any:
-            return SimpleNamespace(
-                name=name, class_name="Dense", get_attr=lambda key, default=None: default
-            )
-
-        csim, nodes = SimpleNamespace(outputs=["two"]), [node("one"), node("two")]
-        net = SimpleNamespace(get_layers=lambda: nodes)
+        csim = SimpleNamespace(outputs=["two"])
+        nodes = (node("one", FixedType(8, 8)), node("two", FixedType(8, 7)))
+        net = Net(nodes, (), (), "io_parallel")
         monkeypatch.setattr(compare_module, "BATCH", 3)
         monkeypatch.setattr(compare_module, "process_pool", pool)
         monkeypatch.setattr(compare_module, "run_csim", simulate)
-        monkeypatch.setattr(compare_module, "replay", replay)
 
         def keras_layers(model: Any, x: Any) -> dict[str, Any]:
             assert model == "model"
             return changed(keras, x)
 
         monkeypatch.setattr(compare_module, "keras_layers", keras_layers)
-        types = {"one": FixedType(8, 8), "two": FixedType(8, 7)}
-        monkeypatch.setattr(compare_module, "output_type", lambda node: types[node.name])
         inputs = np.repeat(np.arange(jets, dtype=np.float32)[:, None], 2, axis=1)
         records, outputs = compare_all("model", net, csim, inputs, 2, calls.append)
         return records, outputs, calls
@@ -235,10 +235,11 @@ def test_batches_are_merged(play: Play) -> None:
 def test_layers_that_are_others_in_the_graph(monkeypatch: pytest.MonkeyPatch) -> None:
     """Under another name, with a shape kept by keepdims, with no partner; several outputs."""
 
-    def node(name: str, kind: str = "Dense", **attributes: str) -> Any:
-        return SimpleNamespace(name=name, class_name=kind, get_attr=attributes.get)
-
-    nodes = [node("part"), node("whole", **{KERAS_LAYER: "layer"}), node("pool", "GlobalPooling1D")]
+    nodes = (
+        node("part", TYPE),
+        node("whole", TYPE, keras_layer="layer"),
+        node("pool", TYPE, "GlobalPooling1D"),
+    )
     csim: Any = SimpleNamespace(outputs=["pool", "whole"])
     x = np.arange(12, dtype=np.float32).reshape(4, 3)
     wide = np.asarray(x, np.float64)
@@ -247,13 +248,12 @@ def test_layers_that_are_others_in_the_graph(monkeypatch: pytest.MonkeyPatch) ->
     stand_ins = {
         "process_pool": lambda workers: nullcontext(),
         "run_csim": lambda *_, **__: simulated,
-        "replay": lambda graph, inputs: simulated,
         "keras_layers": lambda model, inputs: {"layer": off, "pool": wide.reshape(4, 1, 3)},
-        "output_type": lambda node: TYPE,
     }
     for name, stand_in in stand_ins.items():
         monkeypatch.setattr(compare_module, name, stand_in)
-    graph = SimpleNamespace(get_layers=lambda: nodes)
+    monkeypatch.setattr(Graph, "run", lambda graph, inputs: simulated)
+    graph = Graph(nodes, (), (), "io_parallel")
     records, outputs = compare_all("model", graph, csim, x, 1, lambda done: None)
     assert [(r.pair, r.layer, r.mismatches) for r in records] == [
         ("keras/csim", "whole", 8), ("keras/csim", "pool", 0),
@@ -266,8 +266,8 @@ def test_outputs_one_after_the_other() -> None:
     parts = [np.arange(24.0).reshape(4, 3, 2), np.arange(4.0).reshape(4, 1), np.ones((4, 5))]
     values = flat(parts)
     assert values.shape == (4, 12) and values[1].tolist() == [*range(6, 12), 1, *[1] * 5]
-    shapes = [SimpleNamespace(shape=part.shape[1:]) for part in parts]
-    again = split_outputs(SimpleNamespace(get_output_variables=lambda: shapes), values)
+    outputs = tuple(Tensor(str(i), part.shape[1:], TYPE) for i, part in enumerate(parts))
+    again = split_outputs(Graph((), (), outputs, "io_parallel"), values)
     assert all(np.array_equal(a, b) for a, b in zip(again, parts, strict=True))
 
 

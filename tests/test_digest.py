@@ -6,7 +6,7 @@ import hashlib
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from itertools import combinations
 from pathlib import Path
@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hls4ml.model.quantizers import BinaryQuantizer, TernaryQuantizer
-from hls4ml.model.types import FixedPrecisionType, NamedType, PackedType, Source, TensorVariable
 
 from salt_hls import digest as module
 from salt_hls.digest import CODE, FIRMWARE_CODE, digest, graph_digest
 from salt_hls.fixed import FixedType
+from salt_hls.graph.graph import Graph, Node
+from salt_hls.graph.tensor import Tensor
+from salt_hls.layers.standard import Activation, Clone, Dense, Reshape
 from salt_hls.paths import CHECKOUT as ROOT
 
 
@@ -171,10 +172,10 @@ def test_all_that_a_build_imports_is_in_its_key() -> None:
 
 
 def test_code_is_found_by_patterns() -> None:
-    assert module._code("fixed.py", "firmware/c*.py", without=("firmware/convert.py",)) == sorted(
+    assert module._code("fixed.py", "hls/c*.py", without=("hls/convert.py",)) == sorted(
         [
-            *(module.PACKAGE / name for name in ("fixed.py", "firmware/compare.py")),
-            module.PACKAGE / "firmware" / "csim.py",
+            module.PACKAGE / "fixed.py",
+            module.PACKAGE / "hls" / "csim.py",
             *module.HLS_TEMPLATES.glob("*.h"),
         ]
     )
@@ -188,107 +189,62 @@ def test_the_code_in_the_keys() -> None:
     rtl, firmware = named(CODE), named(FIRMWARE_CODE)
     assert rtl < firmware
     assert {"salt_hls/rtl/testbench.cpp", "salt_hls/rtl/stream_fifo.v"} <= rtl
-    assert {"salt_hls/layers/conv_attention/arithmetic.py", "salt_hls/fixed.py"} <= rtl
+    assert {"salt_hls/layers/conv_attention/operation.py", "salt_hls/fixed.py"} <= rtl
     assert {
         "salt_hls/jets/ordering.py",
         "salt_hls/jets/kinematics.py",
         "salt_hls/training/metrics.py",
-        "salt_hls/vendor/testbench.py",
+        "salt_hls/hls/testbench.py",
         "hls_templates/nnet_tokens.h",
     } <= firmware
     assert not any(name.endswith("cases.py") for name in firmware)
     assert not firmware & {"salt_hls/cli.py", "salt_hls/training/train.py"}
 
 
-def graph(**attributes: Any) -> Any:
-    """A graph of one layer as hls4ml has it, of what `graph_digest` looks at."""
-    weights = SimpleNamespace(
-        data=attributes.pop("data", np.zeros(3)), type=NamedType("w_t", FixedPrecisionType(6, 2))
-    )
-    variable = TensorVariable([4, 3], precision=FixedPrecisionType(8, 3), index=1)
-    node = SimpleNamespace(
-        name="dense",
-        class_name="Dense",
-        inputs=["x"],
-        outputs=["dense"],
-        get_output_variable=lambda: variable,
-        weights={"weight": weights},
-        attributes=attributes,
-    )
-    return SimpleNamespace(get_layers=lambda: [node], inputs=["x"], outputs=["dense"])
+X, Y = Tensor("x", (4, 3), FixedType(8, 3)), Tensor("y", (4, 2), FixedType(8, 4))
+KERNEL = Dense(np.zeros((3, 2)), np.zeros(2), FixedType(16, 8), FixedType(8, 4))
+NODE = Node("dense", "Dense", KERNEL, (X,), (Y,), True, "dense")
+GRAPH = Graph((NODE,), (X,), (Y,), "io_parallel")
 
 
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        ({"data": np.zeros(3)}, {"data": np.array([0, 0, 0.5])}),
-        ({"n": 3}, {"n": 4}),
-        ({"n": np.int64(3)}, {"n": np.int64(4)}),
-        ({"pad": {"a": [1]}}, {"pad": {"a": [2]}}),
-        ({"t": FixedPrecisionType(8, 3)}, {"t": FixedPrecisionType(8, 3, rounding_mode="RND")}),
-        (
-            {"t": NamedType("t", FixedPrecisionType(8, 3))},
-            {"t": NamedType("t", FixedPrecisionType(8, 4))},
-        ),
-        (
-            {"t": PackedType("t", FixedPrecisionType(8, 3), 3, 1)},
-            {"t": PackedType("t", FixedPrecisionType(8, 3), 3, 2)},
-        ),
-        (
-            {"v": TensorVariable([3], precision=FixedPrecisionType(8, 3), index=1)},
-            {"v": TensorVariable([4], precision=FixedPrecisionType(8, 3), index=1)},
-        ),
-        ({"code": Source("a")}, {"code": Source("b")}),
-        ({"quantizer": BinaryQuantizer(1)}, {"quantizer": TernaryQuantizer()}),
-        ({"arithmetic": Pair(np.zeros(2), 1)}, {"arithmetic": Pair(np.ones(2), 1)}),
-    ],
-    ids=lambda attributes: next(iter(attributes)),
-)
-def test_attributes_of_layers_count(one: dict[str, Any], other: dict[str, Any]) -> None:
-    assert graph_digest(graph(**one)) != graph_digest(graph(**other))
-    assert graph_digest(graph(**one)) == graph_digest(graph(**one))
-
-
-def test_unknown_attributes_are_refused() -> None:
-    with pytest.raises(TypeError, match="object cannot be in a key"):
-        graph_digest(graph(secret=object()))
-
-
-def node(**changes: Any) -> Any:
-    """A layer as hls4ml has it, of what `graph_digest` looks at."""
-    given = {
-        "name": "dense", "class_name": "Dense", "inputs": ["x"], "outputs": ["y"],
-        "shape": [4, 3], "precision": FixedPrecisionType(8, 3), "weight": np.zeros(3),
-        "weight_name": "w", "weight_type": FixedPrecisionType(6, 2), "attributes": {"n": 3},
-    } | changes  # fmt: skip
-    weights = SimpleNamespace(data=given["weight"], type=NamedType("w_t", given["weight_type"]))
-    variable = TensorVariable(given["shape"], precision=given["precision"], index=1)
-    return SimpleNamespace(
-        **{key: given[key] for key in ("name", "class_name", "inputs", "outputs", "attributes")},
-        get_output_variable=lambda: variable,
-        weights={given["weight_name"]: weights} if given["weight_name"] else {},
-    )
-
-
-def of(*nodes: Any, inputs: Any = ("x",), outputs: Any = ("y",)) -> str:
-    return graph_digest(
-        SimpleNamespace(get_layers=lambda: nodes or (node(),), inputs=inputs, outputs=outputs)
-    )
+def of(**changes: Any) -> str:
+    """The digest of a graph whose one node is changed."""
+    return graph_digest(replace(GRAPH, nodes=(replace(NODE, **changes),)))
 
 
 def test_everything_in_a_graph_counts() -> None:
-    changes: list[dict[str, Any]] = [
-        {"name": "other"}, {"class_name": "Activation"}, {"inputs": ["z"]}, {"outputs": ["z"]},
-        {"shape": [3, 4]}, {"precision": FixedPrecisionType(8, 4)}, {"weight": np.ones(3)},
-        {"weight_name": "v"}, {"weight_name": ""}, {"weight_type": FixedPrecisionType(6, 3)},
-        {"attributes": {}}, {"attributes": {"n": 3, "m": None}}, {"attributes": {"n": "3"}},
-    ]  # fmt: skip
-    keys = [of(), *(of(node(**change)) for change in changes), of(node(), node())]
-    keys += [of(inputs=("z",)), of(outputs=("z",))]
-    assert len(set(keys)) == len(keys) and of() == keys[0]
-    # Weights stand beside the attributes, and text in C++ follows from the rest.
-    written = {"n": 3, "weight_data": object(), "function_cpp": object()}
-    assert of(node(attributes=written)) == keys[0]
+    kernel, other = np.zeros((3, 2)), Tensor("x", (4, 3), FixedType(8, 2))
+    kernel[2, 1] = 0.5
+    keys = [
+        graph_digest(GRAPH),
+        of(name="other"),
+        of(kind="Conv1D"),
+        of(operation=None),
+        of(operation=replace(KERNEL, kernel=kernel)),
+        of(operation=replace(KERNEL, accum_type=FixedType(16, 9))),
+        of(operation=replace(KERNEL, output_type=FixedType(8, 4, rounding="RND"))),
+        of(inputs=(other,)),
+        of(outputs=(replace(Y, lanes=2),)),
+        of(traced=False),
+        of(keras_layer="embed"),
+        graph_digest(replace(GRAPH, nodes=(NODE, NODE))),
+        graph_digest(replace(GRAPH, inputs=(other,))),
+        graph_digest(replace(GRAPH, outputs=(X,))),
+        graph_digest(replace(GRAPH, io_type="io_stream")),
+    ]
+    assert len(set(keys)) == len(keys)
+    assert of() == of(operation=replace(KERNEL, kernel=np.zeros((3, 2)))) == keys[0]
+
+
+def test_operations_of_other_kinds_differ() -> None:
+    relu = FixedType(8, 4)
+    assert of(operation=Clone(relu)) != of(operation=Reshape(2, (4, 2), relu))
+    assert of(operation=Activation("relu", relu)) != of(operation=Activation("linear", relu))
+
+
+def test_unknown_values_are_refused() -> None:
+    with pytest.raises(TypeError, match="object cannot be in a key"):
+        of(operation=replace(KERNEL, bias=object()))
 
 
 def test_the_code_and_alkaid_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import h5py
@@ -29,11 +28,12 @@ from salt_hls.errors import UserError
 from salt_hls.firmware import build as build_module
 from salt_hls.firmware.build import build_firmware, load_tagger
 from salt_hls.firmware.compare import adversarial_inputs, compare, first_difference
-from salt_hls.firmware.convert import check_exact_in_float32
 from salt_hls.fixed import FixedType
+from salt_hls.graph.graph import Graph, Node
+from salt_hls.hls.convert import Converted, check_exact_in_float32
 from salt_hls.jets.dataset import JetSet
-from salt_hls.layers.dynamic_tanh.arithmetic import DynamicTanh
-from salt_hls.layers.hls_ops import ArithmeticNode
+from salt_hls.layers.dynamic_tanh.operation import DynamicTanh
+from salt_hls.layers.fixed_activation.operation import FixedActivation
 from salt_hls.reports.budget import load_budget
 
 Make = Callable[..., Path]
@@ -106,15 +106,14 @@ def test_both_backends_are_exact_and_reproducible(small_model: Make, tmp_path: P
 def test_what_float32_cannot_hold_is_refused(signed: bool, most: int) -> None:
     """24 bits besides the sign, and not one more."""
 
-    class Node(ArithmeticNode):
-        def __init__(self, width: int) -> None:
-            self.name, self.width = "attention", width
+    class Summing(FixedActivation):
+        def members(self, inputs: Any) -> dict[str, int | bool | FixedType]:
+            return {"rows": 3, "sum_t": self.output_type}
 
-        def fields(self) -> dict[str, int | bool | FixedType]:
-            return {"rows": 3, "sum_t": FixedType(self.width, 8, signed)}
-
-    def graph(width: int) -> Any:
-        return SimpleNamespace(get_layers=lambda: [Node(4), Node(width)])
+    def graph(width: int) -> Graph:
+        operation = Summing("linear", FixedType(width, 8, signed))
+        node = Node("attention", "Summing", operation, (), (), True, "attention")
+        return Graph((node,), (), (), "io_parallel")
 
     check_exact_in_float32(graph(most))
     bits = most + 1 - signed
@@ -177,8 +176,8 @@ def test_a_changed_bit_is_named(
     else:
         write = build_module.write_project
 
-        def write_changed(graph: object) -> Path:
-            folder = write(graph)
+        def write_changed(made: Converted) -> Path:
+            folder = write(made)
             (table,) = sorted((folder / "firmware" / "weights").glob("table*.h"))[-1:]
             text = table.read_text()
             table.write_text(text.replace("0.9921875", "0.9843750"))

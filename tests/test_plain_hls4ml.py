@@ -236,7 +236,7 @@ def test_names(way: Callable[[Any, Path], Any], tmp_path: Path) -> None:
     layer = model.get_layer("unbiased")
     assert data["unbiased", "bias"] == layer.bias_quantizer_internal(layer.bias).numpy().tolist()
     assert not any(data["bias_of_kernel", "bias"])
-    exact, layer = nodes["beta_tanh"].get_attr("arithmetic"), model.get_layer("beta_tanh")
+    exact, layer = nodes["beta_tanh"].operation, model.get_layer("beta_tanh")
     assert (exact.alpha, exact.beta) == (float(layer.alpha[0]), float(layer.beta[0]))
     layer = model.get_layer("kernel_and_bias")
     assert data["kernel_and_bias", "weight"] == layer.kernel.numpy().ravel().tolist()

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from salt_hls.errors import UserError
-from salt_hls.firmware.csim import Csim, compile_csim, run_csim
+from salt_hls.hls.csim import Csim, compile_csim, run_csim
 from salt_hls.processes import TimedOut, do, ended, in_threads, process_pool, run, scratch, tell
 
 PATIENCE_S = 60.0

@@ -22,11 +22,10 @@ from typer.testing import CliRunner
 from salt_hls.cli import app
 from salt_hls.config import MODELS, ModelConfig, Strict, find_model, load_yaml
 from salt_hls.errors import UserError
-from salt_hls.firmware.convert import KNOWN, convert, write_project
-from salt_hls.firmware.names import RESERVED, top_name
-from salt_hls.firmware.replay import replay
-from salt_hls.firmware.supported import check_model
 from salt_hls.fixed import FixedType
+from salt_hls.hls.convert import KNOWN, convert, write_project
+from salt_hls.hls.names import RESERVED, top_name
+from salt_hls.hls.supported import check_model
 from salt_hls.layers.conv_attention.keras import ConvAttention
 from salt_hls.layers.dynamic_tanh.keras import DynamicTanh
 from salt_hls.layers.fixed_activation.keras import FixedActivation
@@ -286,8 +285,8 @@ def test_exact_on_any_grid(ours: bool, quantizer: str, tmp_path: Path) -> None:
     assert np.any(before)
     snap_weights(model)
     assert np.array_equal(model(x.astype(np.float32)).numpy(), before)
-    graph = convert(model, grid, "tagger", tmp_path)
-    assert np.array_equal(replay(graph, [x])["h"], before)
+    graph = convert(model, grid, "tagger", tmp_path).graph
+    assert np.array_equal(graph.run([x])["h"], before)
 
 
 # ---- model files that hold code

@@ -37,17 +37,16 @@ from salt_hls.firmware.build import (
     write_and_compile,
 )
 from salt_hls.firmware.compare import first_difference, flat, split_outputs
-from salt_hls.firmware.convert import convert, output_nodes
 from salt_hls.firmware.diagnose import diagnose
 from salt_hls.firmware.golden import simulated_logits
-from salt_hls.firmware.lower import lower
-from salt_hls.firmware.replay import output_type, replay
 from salt_hls.fixed import FixedType
+from salt_hls.hls.convert import convert
+from salt_hls.hls.lower import lower
 from salt_hls.layers.fixed_activation.keras import FixedActivation
 from salt_hls.models import snap_weights
 from salt_hls.reports.budget import load_budget
 from salt_hls.rtl.build import Options, build_rtl, estimate
-from salt_hls.rtl.stream import design_of, execute
+from salt_hls.rtl.design import design_of, execute
 from salt_hls.rtl.tracer import HLS4MLTracer
 
 L = tf.keras.layers
@@ -198,7 +197,7 @@ def test_built_exactly(
 
     folder = tmp_path / "build" / "mine"
     simulated = np.load(folder / "csim" / "simulated.npz")
-    graph = convert(tagger.quantized, FixedType.parse(INPUT), "mine", tmp_path / "again")
+    graph = convert(tagger.quantized, FixedType.parse(INPUT), "mine", tmp_path / "again").graph
     keras = tf.nest.flatten(tagger.quantized(simulated["inputs"]))
     parts = split_outputs(graph, simulated["outputs"])
     for part, wanted in zip(parts, keras, strict=True):
@@ -262,7 +261,7 @@ def test_golden_and_bench_of_an_mlp(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert {inputs.min(), inputs.max()} == {-4, 4 - 2**-4}, "the whole grid"
     codes = simulated_logits(tagger, project, 1)
     keras = tf.nest.flatten(tagger.quantized(inputs))
-    steps = [output_type(node).lsb for node in output_nodes(project.graph)]
+    steps = [tensor.type.lsb for tensor in project.converted.graph.outputs]
     wanted = flat([np.asarray(y, float) / step for y, step in zip(keras, steps, strict=True)])
     assert np.array_equal(codes, wanted)
     measured = bench(str(path), tmp_path / "bench.json", quiet)
@@ -338,9 +337,9 @@ def test_layers_called_like_settings_of_hls4ml(name: str, tmp_path: Path) -> Non
     x = L.Concatenate(name="joined")([dense(3, name)(given), given])
     model = randomized(tf.keras.Model(given, x))
     snap_weights(model)
-    graph = convert(model, FixedType.parse(INPUT), "m", tmp_path / "p")
+    graph = convert(model, FixedType.parse(INPUT), "m", tmp_path / "p").graph
     values = np.random.default_rng(0).integers(-64, 64, (50, 4, 3)) / 16
-    *_, last = replay(graph, [values]).values()
+    *_, last = graph.run([values]).values()
     assert np.array_equal(last, model(values.astype(np.float32)))
 
 

@@ -19,22 +19,20 @@ from salt_hls.errors import UserError
 from salt_hls.firmware import csim as csim_module
 from salt_hls.firmware.build import build_firmware
 from salt_hls.firmware.compare import adversarial_inputs, first_difference, keras_layers
-from salt_hls.firmware.convert import output_nodes, tensors, write_project
-from salt_hls.firmware.csim import compile_csim, run_csim
-from salt_hls.firmware.replay import replay
-from salt_hls.firmware.streams import (
-    LEAST,
+from salt_hls.fixed import FixedType
+from salt_hls.graph.network import (
     STAGES,
     Network,
+    Process,
     check,
-    depths_of,
     network_of,
     schedule,
     simulate,
     sufficient_depths,
 )
-from salt_hls.fixed import FixedType
-from salt_hls.layers.schedule import Process
+from salt_hls.hls.convert import layouts, write_project
+from salt_hls.hls.csim import compile_csim, run_csim
+from salt_hls.hls.streaming import LEAST, depths_of
 from salt_hls.processes import process_pool
 from salt_hls.reports.budget import load_budget
 
@@ -45,15 +43,15 @@ RESIDUAL, QUERIES = "embed_relu_cpy4", "block1_query_fixed"
 def test_jets_follow_at_the_scheduled_interval(
     lanes: int, changes: dict[str, Any], tmp_path: Path
 ) -> None:
-    graph = graph_of(tmp_path, lanes, **changes)
-    network, depths = network_of(graph), depths_of(graph)
+    _, made = built(tmp_path, lanes, **changes)
+    network, depths = network_of(made.graph), depths_of(made.hls4ml)
     particles = changes.get("particles", 13)
     interval = max(
         -(-particles // lanes),
         changes.get("partitions", 4) if "full" not in changes.values() else 0,
     )
     assert schedule(network).interval == interval
-    check(graph)
+    check(network, depths)
     for stages in (1, 5):
         model = schedule(network, stages)
         assert all(model.depths[c] <= depths[c] for c in model.depths)
@@ -115,21 +113,22 @@ def test_unequal_pipelines_need_more(small: Network) -> None:
 
 
 def test_check_sees_the_written_depths(tmp_path: Path) -> None:
-    graph = graph_of(tmp_path, 1)
-    project = write_project(graph)
+    _, made = built(tmp_path, 1)
+    project = write_project(made)
     text = (project / "firmware" / "small.cpp").read_text()
-    (residual,) = (v for n in graph.get_layers() for t, v in n.variables.items() if t == RESIDUAL)
-    depth = sufficient_depths(network_of(graph))[RESIDUAL]
+    nodes = made.hls4ml.get_layers()
+    (residual,) = (v for n in nodes for t, v in n.variables.items() if t == RESIDUAL)
+    depth = sufficient_depths(network_of(made.graph))[RESIDUAL]
     assert f"#pragma HLS STREAM variable={residual.name} depth={depth}\n" in text
     residual.pragma = ("stream", 11)
     with pytest.raises(UserError, match="deadlock, FIFO .* too shallow"):
-        write_project(graph)
+        write_project(made)
 
 
 def test_the_same_model_gives_the_same_bytes(tmp_path: Path) -> None:
     written = []
     for name in ("a", "b"):
-        folder = write_project(graph_of(tmp_path / name, 2))
+        folder = write_project(built(tmp_path / name, 2)[1])
         paths = sorted(p for p in folder.rglob("*") if p.is_file())
         written.append({str(p.relative_to(folder)): p.read_bytes() for p in paths})
     assert written[0] == written[1]
@@ -300,12 +299,13 @@ def test_large_jets_are_exact(
     monkeypatch.setattr(
         csim_module, "COMPILE_FLAGS", ("-std=c++11", "-O0", "-fPIC", "-shared", "-w")
     )
-    model, graph = built(tmp_path, lanes, **changes)
+    model, made = built(tmp_path, lanes, **changes)
+    graph = made.graph
     csim = compile_csim(
-        write_project(graph),
+        write_project(made),
         "small",
-        tensors(graph),
-        [node.name for node in output_nodes(graph)],
+        layouts(graph),
+        [node.name for node in graph.output_nodes],
         tmp_path / "csim",
         tmp_path / "log",
     )
@@ -313,7 +313,7 @@ def test_large_jets_are_exact(
     x = adversarial_inputs(changes["particles"], features)[:40]
     with process_pool(1) as pool:
         simulated = run_csim(csim, x, pool, trace=True)
-    golden = replay(graph, [x.astype(np.float64)])
+    golden = graph.run([x.astype(np.float64)])
     keras = keras_layers(model, x)
     for name, values in simulated.items():
         assert np.array_equal(values, golden[name]), name
@@ -382,12 +382,12 @@ def logged(project: Path, size: int, folder: Path) -> list[str]:
 
 @pytest.mark.parametrize(("lanes", "changes"), [(2, {}), (1, LINFORMER)])
 def test_loops_are_the_processes(lanes: int, changes: dict[str, Any], tmp_path: Path) -> None:
-    graph = graph_of(tmp_path, lanes, **changes)
-    network = network_of(graph)
-    names = {t: v.name for n in graph.get_layers() for t, v in n.variables.items()}
-    names[graph.outputs[0]] = graph.get_output_variables()[0].name
-    (given,) = graph.get_input_variables()
-    events = logged(write_project(graph), given.size(), tmp_path)
+    _, made = built(tmp_path, lanes, **changes)
+    network, theirs = network_of(made.graph), made.hls4ml
+    names = {t: v.name for n in theirs.get_layers() for t, v in n.variables.items()}
+    names[theirs.outputs[0]] = theirs.get_output_variables()[0].name
+    (given,) = theirs.get_input_variables()
+    events = logged(write_project(made), given.size(), tmp_path)
     for name, process in network.processes.items():
         for step in range(process.steps):
             for what, channels in (("r", process.reads), ("w", process.writes)):

@@ -41,8 +41,8 @@ accum activation algorithm axis b bias bias_data bias_quantizer bitwidth class_n
 config config_cpp depth dim e epsilon filt_height function_cpp height implementation include_header
 index input inputs instructions iotype line_buffer_codegen merge n_partitions name namespace next
 nonzeros op operation output outputs overrides p param perm precision quantizer result reuse
-reuse_factor scale shift signed size skip slope strategy table target_cycles threshold trace trusted type value
-w weight weight_data weight_quantizer weights width z
+reuse_factor scale shift signed size skip slope strategy table target_cycles threshold trace trusted
+type value w weight weight_data weight_quantizer weights width z
 """
 """Names that hls4ml gives to settings of layers."""
 

@@ -32,16 +32,18 @@ def stream(graph: hls4ml.Graph, particles_per_clock: int = 1) -> None:
     _check_request(graph, particles_per_clock)
     for node in graph.get_layers():
         _set_lanes(node, particles_per_clock)
-    depths = sufficient_depths(network_of(read_graph(graph)))
+    network = network_of(read_graph(graph))
+    depths = sufficient_depths(network)
     for node in graph.get_layers():
         for name in node.outputs:
             node.variables[name].pragma = ("stream", max(depths[name], LEAST))
         if isinstance(node, OperationNode):
             prefix = f"{node.name}/"
             node.depths = {
-                channel.removeprefix(prefix): max(depth, LEAST)
-                for channel, depth in depths.items()
-                if channel.startswith(prefix)
+                channel.removeprefix(prefix): max(depths[channel], LEAST)
+                for process in network.processes.values()
+                for channel, steps in process.writes.items()
+                if channel.startswith(prefix) and len(steps)
             }
     for backend in dict.fromkeys(("vivado", graph.config.backend.name.lower())):
         graph.apply_flow(f"{backend}:apply_templates")

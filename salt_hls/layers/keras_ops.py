@@ -84,7 +84,9 @@ class ExactLayer(tf.keras.layers.Layer):
     operation_class: ClassVar[type[LayerOperation]]
 
     def build(self, input_shape: Any) -> None:
-        shapes = input_shape if isinstance(input_shape, list) else [input_shape]
+        # One shape or several; a saved model has them as lists.
+        several = isinstance(input_shape, list) and not isinstance(input_shape[-1], int)
+        shapes = input_shape if several else [input_shape]
         self.shapes = tuple(tuple(shape)[1:] for shape in shapes)
         super().build(input_shape)
 

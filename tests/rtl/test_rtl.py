@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from salt_hls.errors import UserError
-from salt_hls.firmware.replay import replay
 from salt_hls.fixed import FixedType
+from salt_hls.graph.graph import Graph
 from salt_hls.rtl import verilator, yosys, yosys_stage
 from salt_hls.rtl.project import MANIFEST, Port, RtlProject, generate
 from salt_hls.rtl.verilator import simulate
@@ -25,7 +25,7 @@ from .graphs import events
 
 
 @pytest.fixture(scope="session")
-def project(tagger_graph: Any, tmp_path_factory: pytest.TempPathFactory) -> RtlProject:
+def project(tagger_graph: Graph, tmp_path_factory: pytest.TempPathFactory) -> RtlProject:
     return generate(tagger_graph, tmp_path_factory.mktemp("rtl") / "rtl", clock_ns=5)
 
 
@@ -34,7 +34,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def test_same_inputs_give_the_same_bytes(
-    tagger_graph: Any, project: RtlProject, tmp_path: Path
+    tagger_graph: Graph, project: RtlProject, tmp_path: Path
 ) -> None:
     again = generate(tagger_graph, tmp_path / "other", clock_ns=5)
     assert files(again.folder) == files(project.folder)
@@ -42,7 +42,7 @@ def test_same_inputs_give_the_same_bytes(
 
 
 def test_kept_when_nothing_changed_and_made_anew_when_something_did(
-    tagger_graph: Any, tmp_path: Path
+    tagger_graph: Graph, tmp_path: Path
 ) -> None:
     told: list[str] = []
     first = generate(tagger_graph, tmp_path / "rtl", clock_ns=5, progress=told.append)
@@ -54,7 +54,7 @@ def test_kept_when_nothing_changed_and_made_anew_when_something_did(
     assert told and {p.name for p in tmp_path.iterdir()} == {"rtl", ".rtl.lock"}
 
 
-def test_a_folder_of_others_is_not_replaced(tagger_graph: Any, tmp_path: Path) -> None:
+def test_a_folder_of_others_is_not_replaced(tagger_graph: Graph, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(UserError, match=f"{tmp_path}: is a folder that salt-hls has not written"):
         generate(tagger_graph, tmp_path, clock_ns=5)
@@ -67,7 +67,7 @@ def test_a_damaged_folder_is_a_user_error(tmp_path: Path) -> None:
         RtlProject.load(tmp_path)
 
 
-def test_bad_options_are_user_errors(tagger_graph: Any, tmp_path: Path) -> None:
+def test_bad_options_are_user_errors(tagger_graph: Graph, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="clock_ns"):
         generate(tagger_graph, tmp_path / "rtl", clock_ns=0)
     with pytest.raises(UserError, match="multipliers"):
@@ -84,11 +84,11 @@ def test_packing_is_exact_and_checked() -> None:
 
 
 def test_every_simulated_event_equals_golden(
-    tagger_graph: Any, project: RtlProject, tmp_path: Path
+    tagger_graph: Graph, project: RtlProject, tmp_path: Path
 ) -> None:
     values = events((4, 3), 2000)
     result = simulate(project, values, tmp_path)
-    *_, expected = replay(tagger_graph, [values]).values()
+    *_, expected = tagger_graph.run([values]).values()
     assert np.array_equal(result.outputs, expected)
     assert result.ii_cycles == 1
     assert result.latency_cycles == project.estimate().latency_cycles == len(project.stages) + 1
@@ -241,10 +241,10 @@ def test_multiplier_is_proved_equal_to_the_product(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [{"multipliers": "dsp"}, {"ternary_adders": True}])
-def test_options_keep_every_bit(tagger_graph: Any, tmp_path: Path, options: Any) -> None:
+def test_options_keep_every_bit(tagger_graph: Graph, tmp_path: Path, options: Any) -> None:
     project = generate(tagger_graph, tmp_path / "rtl", clock_ns=5, **options)
     values = events((4, 3), 200)
-    *_, expected = replay(tagger_graph, [values]).values()
+    *_, expected = tagger_graph.run([values]).values()
     assert np.array_equal(simulate(project, values, tmp_path / "cache").outputs, expected)
     if "multipliers" in options:
         record = yosys.synthesize(project, tmp_path / "cache").record()
@@ -252,11 +252,11 @@ def test_options_keep_every_bit(tagger_graph: Any, tmp_path: Path, options: Any)
 
 
 @pytest.mark.slow
-def test_narrow_features(tagger_graph: Any, tmp_path: Path) -> None:
+def test_narrow_features(tagger_graph: Graph, tmp_path: Path) -> None:
     types = [FixedType.parse(f"ap_fixed<{w},4>") for w in (5, 6, 8)]
     project = generate(tagger_graph, tmp_path / "rtl", clock_ns=5, feature_types=types)
     values = np.stack([t.quantize(events((4,), 100, k)) for k, t in enumerate(types)], axis=-1)
-    *_, expected = replay(tagger_graph, [values]).values()
+    *_, expected = tagger_graph.run([values]).values()
     assert project.inputs.widths[:3] == (5, 6, 8)
     assert np.array_equal(simulate(project, values, tmp_path / "cache").outputs, expected)
 

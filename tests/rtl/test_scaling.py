@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from salt_hls.cli import app
 from salt_hls.errors import UserError
-from salt_hls.firmware import replay as golden
 from salt_hls.firmware.build import load_tagger
+from salt_hls.graph.graph import Graph
 from salt_hls.rtl import scaling
 from salt_hls.rtl.scaling import Scaling, measure, resized
 
@@ -40,12 +40,14 @@ def test_points_are_simulated_and_synthesized(
     assert one.latency_cycles > one.ii_cycles and two.lut > one.lut > 1000 and one.ff > 1000
     assert path.with_suffix(".png").stat().st_size > 10_000
 
+    run = Graph.run
+
     def wrong(*arguments: Any) -> dict[str, Any]:
-        *others, (name, logits) = golden.replay(*arguments).items()
+        *others, (name, logits) = run(*arguments).items()
         logits[3, 1] += 2.0**-7
         return {**dict(others), name: logits}
 
-    monkeypatch.setattr(scaling, "replay", wrong)
+    monkeypatch.setattr(Graph, "run", wrong)
     other = tmp_path / "scaling.json"
     with pytest.raises(UserError, match="small_n5_x1: the RTL does not give golden's bits"):
         measure(str(streaming), other, tmp_path / "b/cache", 1, lambda _: None)

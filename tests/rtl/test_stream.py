@@ -19,13 +19,15 @@ from streaming import LINFORMER, VARIANTS, graph_of
 from salt_hls.errors import UserError
 from salt_hls.firmware.build import checked_firmware
 from salt_hls.firmware.compare import adversarial_inputs
-from salt_hls.firmware.replay import replay
 from salt_hls.fixed import FixedType
+from salt_hls.graph.feeds import Rom
+from salt_hls.graph.graph import Graph, Node
+from salt_hls.graph.loops import when
 from salt_hls.reports.budget import load_budget
 from salt_hls.rtl import verilator, yosys
 from salt_hls.rtl.build import Options, estimate, synthesize_rtl
+from salt_hls.rtl.design import Design, design_of, execute
 from salt_hls.rtl.project import RtlProject
-from salt_hls.rtl.stream import Design, Rom, design_of, execute, when
 from salt_hls.rtl.stream_project import generate_stream
 from salt_hls.rtl.verilator import simulate_stream
 
@@ -39,7 +41,7 @@ def jets_of(particles: int, count: int = 60) -> NDArray[np.float64]:
 
 
 def golden(graph: Any, jets: NDArray[np.float64]) -> NDArray[np.float64]:
-    *_, result = replay(graph, [jets]).values()
+    *_, result = graph.run([jets]).values()
     return np.asarray(result)
 
 
@@ -215,26 +217,30 @@ def test_what_is_wrong_is_seen(graph: Any, project: RtlProject, tmp_path: Path) 
     assert not np.array_equal(run.outputs, golden(graph, jets))
 
 
+def with_operation(graph: Graph, name: str, **changes: Any) -> Graph:
+    """The graph with another operation at a node."""
+
+    def changed(node: Node) -> Node:
+        assert node.operation is not None
+        return replace(node, operation=replace(node.operation, **changes))  # type: ignore[type-var]
+
+    return replace(graph, nodes=tuple(changed(n) if n.name == name else n for n in graph.nodes))
+
+
 def test_bad_options_are_user_errors(graph: Any, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="clock_ns"):
         generate_stream(graph, tmp_path / "rtl", clock_ns=0)
     with pytest.raises(UserError, match="expected 3 types"):
         generate_stream(graph, tmp_path / "rtl", feature_types=FEATURES[:2])
-    pool = next(n for n in graph.get_layers() if n.class_name == "GlobalPooling1D")
-    pool.set_attr("pool_op", "Average")
-    try:
-        with pytest.raises(UserError, match="layer pool: RTL of io_stream has only the maximum"):
-            design_of(graph)
-    finally:
-        pool.set_attr("pool_op", "Max")
+    mean = with_operation(graph, "pool", function="average")
+    with pytest.raises(UserError, match="layer pool: GlobalPooling1D has no io_stream form"):
+        design_of(mean)
 
 
 def test_an_untrained_model_is_a_user_error(tmp_path: Path) -> None:
     graph = graph_of(tmp_path, 1, **SMALLEST)
-    for node in graph.get_layers():
-        if node.name == "embed":
-            node.get_weights("weight").data[:] = 0
-            node.get_weights("bias").data[:] = 0
+    zeros = {"kernel": np.zeros((3, 8)), "bias": np.zeros(8)}
+    graph = with_operation(graph, "embed", **zeros)
     with pytest.raises(UserError, match="embed computes is constant"):
         generate_stream(graph, tmp_path / "rtl")
 

@@ -12,11 +12,12 @@ import pytest
 from alkaid.trace import trace
 
 from salt_hls.errors import UserError
-from salt_hls.firmware.replay import _STANDARD, replay
 from salt_hls.fixed import FixedType
+from salt_hls.graph.graph import Graph
+from salt_hls.hls.reader import _STANDARD, read_graph
 from salt_hls.rtl.tracer import HLS4MLTracer, symbols
 
-from .graphs import INPUT, Q, convert, events, randomize
+from .graphs import INPUT, Q, convert, events, randomize, tagger
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*constraints.serialize:UserWarning")
 
@@ -29,18 +30,18 @@ def traced(graph: Any, values: np.ndarray) -> np.ndarray:
 
 
 def golden(graph: Any, values: np.ndarray) -> np.ndarray:
-    *_, last = replay(graph, [values]).values()
+    *_, last = graph.run([values]).values()
     return last.reshape(len(values), -1)
 
 
-def test_trace_of_a_tagger_equals_golden(tagger_graph: Any) -> None:
+def test_trace_of_a_tagger_equals_golden(tagger_graph: Graph) -> None:
     values = events((4, 3))
     assert np.array_equal(traced(tagger_graph, values), golden(tagger_graph, values))
     assert len(np.unique(golden(tagger_graph, values))) > 10
 
 
 def test_alkaid_finds_the_tracer_by_its_key(
-    tagger_graph: Any, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Entry:
         module, attr = "salt_hls.rtl.tracer", "HLS4MLTracer"
@@ -50,11 +51,11 @@ def test_alkaid_finds_the_tracer_by_its_key(
             return HLS4MLTracer
 
     monkeypatch.setattr(alkaid.converter, "get_available_plugins", lambda: {"hls4ml": Entry})
-    inputs, outputs = alkaid.converter.trace_model(tagger_graph)
+    inputs, outputs = alkaid.converter.trace_model(convert(tagger(), tmp_path))
     assert inputs.shape == (12,) and outputs.shape == (3,)
 
 
-def test_narrow_feature_types(tagger_graph: Any) -> None:
+def test_narrow_feature_types(tagger_graph: Graph) -> None:
     narrow = [FixedType.parse(f"ap_fixed<{w},4>") for w in (6, 7, 8)]
     inputs, _ = HLS4MLTracer(tagger_graph, feature_types=narrow).trace()
     assert [sum(v.kif) for v in np.asarray(inputs)[:3]] == [6, 7, 8]
@@ -173,7 +174,7 @@ def standard(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def test_standard_layers_equal_csim(standard: Any) -> None:
     graph, simulated = standard
-    results = replay(graph, [events((4, 3))])
+    results = read_graph(graph).run([events((4, 3))])
     for name, values in simulated.items():
         got = results[name]
         assert np.array_equal(values.reshape(got.shape), got), name

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from salt_hls.errors import UserError
-from salt_hls.firmware.replay import replay
-from salt_hls.firmware.streams import stream
-from salt_hls.vendor.testbench import GOLDEN, INPUTS, VERDICTS, write_testbench
+from salt_hls.hls.reader import read_graph
+from salt_hls.hls.streaming import stream
+from salt_hls.hls.testbench import GOLDEN, INPUTS, VERDICTS, write_testbench
 
 EVENTS = 20
 
@@ -48,7 +48,7 @@ def written(
             stream(graph, particles_per_clock)
         graph.write()
     inputs = rng.integers(-128, 128, (EVENTS, 4, 3)) / 16.0
-    *_, golden = replay(graph, [inputs]).values()
+    *_, golden = read_graph(graph).run([inputs]).values()
     write_testbench(graph, folder, [inputs], [golden])
     return graph, [inputs], [golden]
 
