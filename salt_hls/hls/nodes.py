@@ -255,7 +255,8 @@ def register_layer(stem: str, keras_class: str, operation: type[LayerOperation])
     """Teaches hls4ml a layer: handler, node, templates, header, for both backends. Idempotent."""
     if keras_class in layer_handlers:
         return
-    node = type(keras_class, (OperationNode,), {"stem": stem})
+    node = type(keras_class, (OperationNode,), {"stem": stem, "__module__": __name__})
+    globals()[keras_class] = node  # where hls4ml's `deserialize_model` looks for it
     # In saved models the class has the name under which Keras knows it.
     for name in (keras_class, f"salt_hls>{keras_class}"):
         hls4ml.converters.register_keras_v2_layer_handler(name, _handler(keras_class, operation))

@@ -23,6 +23,7 @@ from salt_hls.fixed import FixedType
 from salt_hls.graph.feeds import Rom
 from salt_hls.graph.graph import Graph, Node
 from salt_hls.graph.loops import when
+from salt_hls.layers.standard import Dense
 from salt_hls.reports.budget import load_budget
 from salt_hls.rtl import verilator, yosys
 from salt_hls.rtl.build import Options, estimate, synthesize_rtl
@@ -239,8 +240,9 @@ def test_bad_options_are_user_errors(graph: Any, tmp_path: Path) -> None:
 
 def test_an_untrained_model_is_a_user_error(tmp_path: Path) -> None:
     graph = graph_of(tmp_path, 1, **SMALLEST)
-    zeros = {"kernel": np.zeros((3, 8)), "bias": np.zeros(8)}
-    graph = with_operation(graph, "embed", **zeros)
+    embed = graph.node("embed").operation
+    assert isinstance(embed, Dense)
+    graph = with_operation(graph, "embed", kernel=embed.kernel * 0, bias=embed.bias * 0)
     with pytest.raises(UserError, match="embed computes is constant"):
         generate_stream(graph, tmp_path / "rtl")
 
