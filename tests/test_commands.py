@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from salt_hls import config
 from salt_hls.cli import app
 from salt_hls.config import MODELS
-from salt_hls.firmware import csim, golden
+from salt_hls.firmware import golden
 from salt_hls.jets import generator
 from salt_hls.jets.dataset import JetSet
 from salt_hls.paths import CHECKOUT as ROOT
@@ -29,12 +29,7 @@ def called(*arguments: object) -> str:
     return " ".join(done.output.split())
 
 
-@pytest.fixture
-def quick_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(csim, "COMPILE_FLAGS", ("-std=c++11", "-O0", "-fPIC", "-shared", "-w"))
-
-
-@pytest.mark.usefixtures("quick_compiler", "few_jets")
+@pytest.mark.usefixtures("few_jets")
 def test_golden(
     small_model: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -54,7 +49,7 @@ def test_golden(
     assert np.array_equal(golden.read_golden("small"), logits)
 
 
-@pytest.mark.usefixtures("quick_compiler", "few_jets")
+@pytest.mark.usefixtures("few_jets")
 def test_bench(small_model: Callable[..., Path], tmp_path: Path) -> None:
     printed = called("bench", small_model(), "--build", tmp_path / "build")
     path = tmp_path / "build" / "bench" / "small.json"

@@ -267,6 +267,8 @@ class Session:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            # Under nohup, which the tests may run in, a hang-up is ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
         )
 
     def marked(self) -> list[str]:

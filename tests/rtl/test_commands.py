@@ -21,7 +21,10 @@ from salt_hls.rtl.build import Options, build_rtl, estimate, synthesize_rtl
 from salt_hls.rtl.project import RtlProject
 from salt_hls.vendor.build import plan, synthesize_hls
 
-SMALL = {"particles": 4, "partitions": 2, "width": 4, "heads": 2, "feed_forward": 4}
+SMALL = {
+    "particles": 4, "partitions": 2, "width": 4, "heads": 2, "feed_forward": 4,
+    "firmware": {"clock_ns": 10},
+}  # fmt: skip
 BUDGET = load_budget("cms_l1t_jet")
 COMMITTED = Path(__file__).with_name("small.json")
 GROWTH = 1.02
