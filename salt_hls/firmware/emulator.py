@@ -1,0 +1,64 @@
+"""The bits of firmware without firmware: the integer reference, in numpy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from salt_hls.errors import UserError
+from salt_hls.firmware.build import graph_of, load_tagger
+from salt_hls.firmware.compare import BATCH
+from salt_hls.firmware.convert import output_nodes
+from salt_hls.firmware.csim import joined
+from salt_hls.firmware.replay import output_type, replay
+from salt_hls.fixed import FixedType
+from salt_hls.inputs import require_on_grid
+
+
+class Emulator:
+    """See `emulator`. shape: of one event. types: along the last axis, or one for all."""
+
+    def __init__(self, graph: Any, shape: tuple[int, ...], types: tuple[FixedType, ...]) -> None:
+        self._graph, self.shape, self.types = graph, shape, types
+
+    def __call__(self, x: ArrayLike) -> NDArray[np.float64]:
+        """The output (events, *shape); several outputs as (events, values), one after the other.
+
+        x: (events, *shape) on the input grid. Raises `UserError` for another shape and for the
+        first value that is not on the grid.
+        """
+        layers = self.layers(x)
+        return joined([layers[node.name] for node in output_nodes(self._graph)])
+
+    def layers(self, x: ArrayLike) -> dict[str, NDArray[np.float64]]:
+        """The output (events, *shape) of every node of the graph, by its name."""
+        values = require_on_grid(x, self.shape, self.types, "emulator").astype(np.float64)
+        # One batch at least, for the shapes of no events.
+        firsts = range(0, max(len(values), 1), BATCH)
+        parts = [replay(self._graph, [values[first : first + BATCH]]) for first in firsts]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def emulator(model: Any) -> Emulator:
+    """The integer arithmetic of a model as a function of numpy arrays, bit for bit the firmware's.
+
+    It is the reference that C-simulation and RTL are compared with: the graph that becomes the
+    firmware, executed with the declared types, with neither g++ nor a build.
+
+    model: a shipped model's name; a path to a YAML or a saved Keras model; or a graph that hls4ml
+    has converted after `register()`, of one input. What it returns is called with inputs on the
+    model's grid, which `Inputs` gives, and returns float64 outputs, whole multiples of their
+    type's LSB; its `layers` gives the outputs of every layer. Raises `UserError` for models and
+    layers that have no exact arithmetic.
+    """
+    if isinstance(model, str | Path):
+        tagger = load_tagger(str(model))
+        return Emulator(graph_of(tagger, Path(), "Vitis"), tagger.shape, tagger.feature_types)
+    inputs = [node for node in model.get_layers() if node.class_name == "Input"]
+    if len(inputs) != 1:
+        raise UserError(f"emulator: the graph has {len(inputs)} inputs; only one can be emulated")
+    shape = tuple(map(int, inputs[0].get_output_variable().shape))
+    return Emulator(model, shape, (output_type(inputs[0]),))
