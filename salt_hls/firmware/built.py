@@ -6,6 +6,7 @@ To load and to simulate what was built takes neither TensorFlow nor hls4ml.
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -186,7 +187,9 @@ def _saved(model: Any, inputs: Inputs | None, folder: Path) -> Path:
     path = folder / f"{model.name}.keras"
     if path.parent != folder:
         raise UserError(f"model {model.name!r}: files get its name, so it has no '/'; rename it")
-    model.save(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Keras about QKeras' constraints
+        model.save(path)
     section = inputs.grid.model_dump(mode="json")
     path.with_suffix(".yaml").write_text(yaml.safe_dump({"inputs": section}))
     return path
