@@ -36,10 +36,11 @@ class Emulator:
     def layers(self, x: ArrayLike) -> dict[str, NDArray[np.float64]]:
         """The output (events, *shape) of every node of the graph, by its name."""
         values = require_on_grid(x, self.shape, self.types, "emulator").astype(np.float64)
-        # One batch at least, for the shapes of no events.
-        firsts = range(0, max(len(values), 1), BATCH)
-        parts = [replay(self._graph, [values[first : first + BATCH]]) for first in firsts]
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        # One event at least: without any, layers do not know the shape of their output.
+        given = values if len(values) else np.zeros((1, *self.shape))
+        firsts = range(0, len(given), BATCH)
+        parts = [replay(self._graph, [given[first : first + BATCH]]) for first in firsts]
+        return {n: np.concatenate([part[n] for part in parts])[: len(values)] for n in parts[0]}
 
 
 def emulator(model: Any) -> Emulator:
