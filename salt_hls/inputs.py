@@ -71,6 +71,10 @@ class Inputs:
         else:
             self.particles = None
 
+    def __repr__(self) -> str:
+        grid = self.grid.model_dump(mode="json")
+        return f"Inputs({grid}, particles={self.particles})"
+
     @property
     def types(self) -> tuple[FixedType, ...]:
         """Types of the features, along the last axis of the input; one where all have the same."""
@@ -185,6 +189,31 @@ def _physical(values: NDArray[np.float32]) -> NDArray[np.float32]:
             stacklevel=3,
         )
     return values
+
+
+def inputs_of(model: Any, inputs: Inputs | None, what: str) -> Inputs:
+    """The inputs of a Keras model, as given. what: in front of messages.
+
+    Raises `UserError` when there are none, or of another shape.
+    """
+    shapes = [tuple(tensor.shape[1:]) for tensor in getattr(model, "inputs", None) or []]
+    if not shapes:
+        raise UserError(
+            f"{what}: model: must be a name, a path or a Keras model that is built, "
+            f"got {type(model).__name__}"
+        )
+    if inputs is None:
+        raise UserError(
+            f"{what}: inputs: a Keras model does not say what grid its input is on; give "
+            "inputs=salt_hls.Inputs(...)"
+        )
+    wanted = (inputs.particles, len(inputs.types))
+    if inputs.particles is not None and shapes != [wanted]:
+        raise UserError(
+            f"{what}: inputs: are {wanted}, the model's {', '.join(map(str, shapes))}; give "
+            "salt_hls.Inputs(..., particles=N) of the model's N"
+        )
+    return inputs
 
 
 def require_on_grid(

@@ -140,6 +140,10 @@ def build_model(
     Raises `UserError` when `quantized` and no types are given, or when a sum could exceed the 24
     bits that float32 holds.
     """
+    if not isinstance(config, ModelConfig):
+        raise UserError(
+            f"build_model: config: give salt_hls.ModelConfig.load(...), got {type(config).__name__}"
+        )
     if quantized and config.types is None:
         raise UserError("types: the key is missing; a quantized model declares every type")
     inputs = tf.keras.Input((config.particles, features), name="particles")

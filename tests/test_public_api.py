@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -274,6 +275,8 @@ def test_models_from_names_and_yamls(small: Path) -> None:
             salt_hls.ModelConfig.load("salt_p4", **changes)
     with pytest.raises(UserError, match="a saved Keras model has no configuration"):
         salt_hls.ModelConfig.load(str(shutil.copy(small, small.with_suffix(".keras"))))
+    with pytest.raises(UserError, match=r"ModelConfig.load\(...\), got str"):
+        salt_hls.build_model("salt_p4", quantized=True)  # type: ignore[arg-type]
     model = salt_hls.build_model(salt_hls.ModelConfig.load(small), quantized=True)
     salt_hls.load_weights(model, str(small.with_name("small.weights.h5")))
     x = adversarial_inputs(4, Inputs(small).types)
@@ -350,16 +353,36 @@ def test_firmware_of_a_keras_model_object(small: Path, tmp_path: Path) -> None:
     expected = np.concatenate([embedded.reshape(len(x), -1), logits], axis=1)
     assert np.array_equal(firmware.csim(x), expected)
     assert np.array_equal(firmware.inputs(some_jets()), x)
+    assert np.array_equal(salt_hls.emulator(model, inputs)(x), expected)
     for given, says in (
         ({}, "inputs: a Keras model does not say what grid"),
         ({"inputs": Inputs("salt_p4")}, r"inputs: are \(32, 3\), the model's \(4, 3\)"),
     ):
-        with pytest.raises(UserError, match=says):
-            Firmware.build(model, tmp_path / "build", **given)
-    with pytest.raises(UserError, match="only for a Keras model"):
-        Firmware.build(small, tmp_path / "build", inputs=inputs)
+        for make in (partial(Firmware.build, folder=tmp_path / "build"), salt_hls.emulator):
+            with pytest.raises(UserError, match=says):
+                make(model, **given)
+            with pytest.raises(UserError, match="inputs: only for a Keras model"):
+                make(small, inputs=inputs)
+            with pytest.raises(UserError, match="model: must be a name, .* got int"):
+                make(5, inputs=inputs)
     with pytest.raises(UserError, match=r"rtl: no RTL; .*rtl=True"):
         firmware.rtl(x)
+
+
+@pytest.mark.slow
+def test_streaming_rtl(small: Path, tmp_path: Path) -> None:
+    """With lanes that do not divide the particles."""
+    streaming = {"io_type": "io_stream", "particles_per_clock": 3}
+    path = tmp_path / "streaming.yaml"
+    path.write_text(yaml.safe_dump({**yaml.safe_load(small.read_text()), "firmware": streaming}))
+    shutil.copy(small.with_name("small.weights.h5"), tmp_path / "streaming.weights.h5")
+    firmware = Firmware.build(path, tmp_path / "build", rtl=True)
+    x = firmware.inputs(some_jets())
+    expected = salt_hls.emulator(path)(x)
+    assert len(np.unique(expected, axis=0)) > 20
+    for run in (firmware.csim, firmware.rtl):
+        assert np.array_equal(run(x), expected) and np.array_equal(run(x[7:8]), expected[7:8])
+        assert run(x[:0]).shape == (0, 5)
 
 
 def test_what_cannot_be_loaded(tmp_path: Path) -> None:

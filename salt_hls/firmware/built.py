@@ -19,7 +19,7 @@ from salt_hls.config import find_model
 from salt_hls.errors import UserError
 from salt_hls.files import locked
 from salt_hls.firmware.csim import Csim, joined, run_csim
-from salt_hls.inputs import Inputs, require_on_grid
+from salt_hls.inputs import Inputs, inputs_of, require_on_grid
 from salt_hls.processes import cores, process_pool
 from salt_hls.reports.budget import DEFAULT_BUDGET, load_budget
 from salt_hls.reports.folder import CACHE, INTERFACE, RTL, SIMULATED, build_folder
@@ -172,24 +172,13 @@ class Firmware:
 
 def _saved(model: Any, inputs: Inputs | None, folder: Path) -> Path:
     """A Keras model and the YAML of its input grid, saved to `folder`."""
-    if inputs is None:
-        raise UserError(
-            "Firmware.build: inputs: a Keras model does not say what grid its input is on; give "
-            "inputs=salt_hls.Inputs(...)"
-        )
-    shapes = [tuple(tensor.shape[1:]) for tensor in getattr(model, "inputs", None) or []]
-    if inputs.particles is not None and [shape[:1] for shape in shapes] != [(inputs.particles,)]:
-        got = ", ".join(map(str, shapes)) or "no built Keras model"
-        raise UserError(
-            f"Firmware.build: inputs: are ({inputs.particles}, {len(inputs.types)}), the model's "
-            f"{got}; give salt_hls.Inputs(..., particles=N) of the model's N"
-        )
+    grid = inputs_of(model, inputs, "Firmware.build").grid
     path = folder / f"{model.name}.keras"
     if path.parent != folder:
         raise UserError(f"model {model.name!r}: files get its name, so it has no '/'; rename it")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Keras about QKeras' constraints
         model.save(path)
-    section = inputs.grid.model_dump(mode="json")
-    path.with_suffix(".yaml").write_text(yaml.safe_dump({"inputs": section}))
+    section = {"inputs": grid.model_dump(mode="json")}
+    path.with_suffix(".yaml").write_text(yaml.safe_dump(section))
     return path

@@ -6,16 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from hls4ml.model.graph import ModelGraph
 from numpy.typing import ArrayLike, NDArray
 
 from salt_hls.errors import UserError
 from salt_hls.firmware.build import graph_of, load_tagger
 from salt_hls.firmware.compare import BATCH
-from salt_hls.firmware.convert import output_nodes
+from salt_hls.firmware.convert import convert, output_nodes
 from salt_hls.firmware.csim import joined
 from salt_hls.firmware.replay import output_type, replay
 from salt_hls.fixed import FixedType
-from salt_hls.inputs import require_on_grid
+from salt_hls.inputs import Inputs, inputs_of, require_on_grid
 
 
 class Emulator:
@@ -43,23 +44,30 @@ class Emulator:
         return {n: np.concatenate([part[n] for part in parts])[: len(values)] for n in parts[0]}
 
 
-def emulator(model: Any) -> Emulator:
+def emulator(model: Any, inputs: Inputs | None = None) -> Emulator:
     """The integer arithmetic of a model as a function of numpy arrays, bit for bit the firmware's.
 
     It is the reference that C-simulation and RTL are compared with: the graph that becomes the
     firmware, executed with the declared types, with neither g++ nor a build.
 
-    model: a shipped model's name; a path to a YAML or a saved Keras model; or a graph that hls4ml
-    has converted after `register()`, of one input. What it returns is called with inputs on the
-    model's grid, which `Inputs` gives, and returns float64 outputs, whole multiples of their
-    type's LSB; its `layers` gives the outputs of every layer. Raises `UserError` for models and
-    layers that have no exact arithmetic.
+    model: a shipped model's name; a path to a YAML, its weights beside it, or to a saved Keras
+    model, its YAML beside it; a Keras model, then `inputs` says what grid it takes; or a graph of
+    one input that hls4ml has converted after `register()`. What is returned is called with inputs
+    on the model's grid, which `Inputs` gives, and gives float64 outputs, whole multiples of their
+    type's LSB; its `layers` gives the outputs of every layer. Weights are those of now. Raises
+    `UserError` for models and layers that have no exact arithmetic.
     """
+    if isinstance(model, ModelGraph):
+        given = [node for node in model.get_layers() if node.class_name == "Input"]
+        if len(given) != 1:
+            raise UserError(f"emulator: the graph has {len(given)} inputs; give one with one input")
+        shape = tuple(map(int, given[0].get_output_variable().shape))
+        return Emulator(model, shape, (output_type(given[0]),))
     if isinstance(model, str | Path):
+        if inputs is not None:
+            raise UserError("emulator: inputs: only for a Keras model; a file has its YAML")
         tagger = load_tagger(str(model))
         return Emulator(graph_of(tagger, Path(), "Vitis"), tagger.shape, tagger.feature_types)
-    inputs = [node for node in model.get_layers() if node.class_name == "Input"]
-    if len(inputs) != 1:
-        raise UserError(f"emulator: the graph has {len(inputs)} inputs; only one can be emulated")
-    shape = tuple(map(int, inputs[0].get_output_variable().shape))
-    return Emulator(model, shape, (output_type(inputs[0]),))
+    inputs = inputs_of(model, inputs, "emulator")
+    graph = convert(model, inputs.grid.container, model.name, Path())
+    return Emulator(graph, tuple(model.input_shape[1:]), inputs.types)
