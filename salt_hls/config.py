@@ -77,7 +77,10 @@ def _table_type(argument: FixedType, name: str = "") -> FixedType:
 TableType = Annotated[Type, AfterValidator(_table_type)]
 """The type of a value that is looked up in a table."""
 
-Count = Annotated[int, Field(gt=0, le=4096)]
+MAX_COUNT = 4096
+"""Most particles, partitions, columns, ..."""
+
+Count = Annotated[int, Field(gt=0, le=MAX_COUNT)]
 
 CLOCK_NS = (0.1, 1000.0)
 """Bounds of a clock period."""
@@ -265,6 +268,20 @@ class ModelConfig(Strict):
     types: Types | None = None
     training: Training | None = None
     firmware: Firmware = Firmware()
+
+    @staticmethod
+    def load(model: str | Path, **changes: Any) -> ModelConfig:
+        """The configuration of a shipped model's name or of a YAML's path, with `changes` of keys.
+
+        Raises `UserError` with file, key, rule and value got.
+        """
+        path = find_model(str(model))
+        if path.suffix not in (".yaml", ".yml"):
+            raise UserError(f"{path}: a saved Keras model has no configuration; give a YAML")
+        try:
+            return ModelConfig.model_validate({**read_yaml(path), **changes})
+        except ValidationError as error:
+            raise UserError(f"{path}: {first_fault(error)}") from None
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelConfig:

@@ -27,6 +27,8 @@ from salt_hls.reports.model import (
     latency_ns,
 )
 
+DEFAULT_BUDGET = "cms_l1t_jet"
+
 STAGES: tuple[Stage, ...] = ("route", "vsynth", "csynth", "rtl-synth", "estimate")
 """From the most to the least trustworthy source of a figure."""
 

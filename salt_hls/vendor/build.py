@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import NamedTuple, cast, get_args
 
 from salt_hls.errors import UserError
-from salt_hls.firmware.build import PROJECT, RTL, Checked
+from salt_hls.firmware.build import Checked
 from salt_hls.reports.budget import Budget
-from salt_hls.reports.folder import add
+from salt_hls.reports.folder import PROJECT, RTL, add
 from salt_hls.reports.model import Report
 from salt_hls.reports.vendor import scan_reports
 from salt_hls.rtl.build import Options, write_rtl
