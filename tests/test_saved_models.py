@@ -34,12 +34,11 @@ from salt_hls.firmware.build import (
     hard_inputs,
     load_tagger,
     sample_inputs,
-    write_and_compile,
 )
 from salt_hls.firmware.compare import first_difference, flat, split_outputs
 from salt_hls.firmware.convert import convert, output_nodes
 from salt_hls.firmware.diagnose import diagnose
-from salt_hls.firmware.golden import simulated_logits
+from salt_hls.firmware.golden import golden_of
 from salt_hls.firmware.lower import lower
 from salt_hls.firmware.replay import output_type, replay
 from salt_hls.fixed import FixedType
@@ -255,16 +254,16 @@ def test_rtl_figures_and_budget_of_an_mlp(
 def test_golden_and_bench_of_an_mlp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build_module, "DRAWN", 500)
     path = saved(tmp_path, two_headed())
-    tagger = load_tagger(str(path))
-    project = write_and_compile(tagger, tmp_path / "project", "Vivado", tmp_path / "log")
-    inputs, labels = sample_inputs(tagger)
+    made = checked_firmware(str(path), "Vivado", tmp_path / "build", BUDGET, 2, quiet)
+    inputs, labels = sample_inputs(made.tagger)
     assert labels is None and FixedType.parse(INPUT).contains(inputs.astype(float))
     assert {inputs.min(), inputs.max()} == {-4, 4 - 2**-4}, "the whole grid"
-    codes = simulated_logits(tagger, project, 1)
-    keras = tf.nest.flatten(tagger.quantized(inputs))
-    steps = [output_type(node).lsb for node in output_nodes(project.graph)]
+    found = golden_of(made)
+    keras = tf.nest.flatten(made.tagger.quantized(inputs))
+    steps = [output_type(node).lsb for node in output_nodes(made.graph)]
     wanted = flat([np.asarray(y, float) / step for y, step in zip(keras, steps, strict=True)])
-    assert np.array_equal(codes, wanted)
+    assert np.array_equal(found.logits, wanted)
+    assert set(found.digests) == {"mine.keras", "mine.yaml"}
     measured = bench(str(path), tmp_path / "bench.json", quiet)
     assert measured["jets"] == 500 and measured["model"] == "mine"
 

@@ -16,7 +16,7 @@ from salt_hls.reports.model import BitAccuracy, Report, SynthesisRecord
 
 JSON, PAGE, EARLIER = "report.json", "report.html", "history"
 
-OWN = ("bench", "cache", "golden", "results", "train", "trained")
+OWN = ("bench", "cache", "results", "train", "trained")
 """Folders of the commands beside those of the models."""
 
 _MARKS = (".failed", ".old", ".tmp", ".lock")
