@@ -23,6 +23,7 @@ from pydantic import (
 from salt_hls.errors import UserError
 from salt_hls.fixed import FLOAT32_BITS, FixedType, check_table
 from salt_hls.paths import KERAS_MODELS
+from salt_hls.wording import option
 
 MODELS = KERAS_MODELS
 
@@ -390,21 +391,21 @@ def find_model(name: str) -> Path:
 
     Raises `UserError` for anything else.
     """
-    path = Path(name)
+    path, given = Path(name), option("model", name)
     if path.suffix in MODEL_FILES:
         if not path.is_file():
-            raise UserError(f"model {name!r}: no such file")
+            raise UserError(f"{given}: no such file")
         # Folders and C++ get the model's name.
         if not (re.match(r"\w", path.stem) and path.stem.isprintable() and len(path.stem) <= 100):
             raise UserError(
-                f"model {name!r}: the file's name must begin with a letter or digit and have at "
+                f"{given}: the file's name must begin with a letter or digit and have at "
                 "most 100 characters, none of control; rename it"
             )
         return path
     known = sorted(p.stem for p in MODELS.glob("*.yaml"))
     if name not in known:
         raise UserError(
-            f"model {name!r}: not one of the shipped models ({', '.join(known)}) and not a path "
+            f"{given}: not one of the shipped models ({', '.join(known)}) and not a path "
             f"to a file ending in {', '.join(MODEL_FILES)}"
         )
     return MODELS / f"{name}.yaml"
