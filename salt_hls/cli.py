@@ -55,6 +55,8 @@ errors = Console(width=None if sys.stderr.isatty() else PIPED, stderr=True)
 CACHE = "cache"
 """Folder, in that of the builds, of compiled simulators and synthesized stages."""
 
+QUICKSTART = MODELS / "quickstart" / "quickstart.yaml"
+
 PULSE_S = 5.0
 """Between two lines of progress, where no terminal is."""
 
@@ -218,7 +220,8 @@ def firmware(
         from salt_hls.firmware.build import build_firmware, require_exact
 
         report = build_firmware(model, backend.value.capitalize(), build, limits, cores(), update)  # type: ignore[arg-type]
-    _print_report(report)
+    _print_bits(report)
+    _print_physics(report)
     require_exact(report, build)
     _print_synthesis(report)
     folder = build / report.model
@@ -246,7 +249,8 @@ def rtl(
         _, _, report = build_rtl(
             made, options, limits, build / CACHE, cores(), lambda text: update(text, 0, 1)
         )
-    _print_report(report)
+    _print_bits(report)
+    _print_physics(report)
     _print_synthesis(report)
     _say(console, f"RTL {made.folder / 'rtl'}")
 
@@ -340,27 +344,73 @@ def train(
 
     Weights go beside the YAML, those of a shipped model to build/trained with a copy of its YAML.
     """
-    find_model(model)
+    path = find_model(model)
     with progress_bar() as update:
         from salt_hls.training.run import train_model, weights_folder
-        from salt_hls.training.train import Progress as Step
 
-        def step(p: Step) -> None:
-            so_far = "" if p.accuracy is None else f", accuracy {p.accuracy:.4f}"
-            name = f"{p.stage} phase {p.phase}/{p.phases} epoch {p.epoch}/{p.epochs}{so_far}"
-            update(name, p.step, p.steps)
-
-        result = train_model(model, data, build, step, _warn, seed, ship)
-    table = Table(
-        "", "accuracy", "mean AUC", title=f"{result.model}: {result.float_.events} test jets"
-    )
-    for name, metrics in (("float", result.float_), ("quantized", result.quantized)):
-        table.add_row(name, f"{metrics.accuracy:.4f}", f"{metrics.auc['mean']:.4f}")
-    console.print(table)
-    stem = weights_folder(find_model(model), build, ship) / result.model
+        result = train_model(model, data, build, _epochs(update), _warn, seed, ship)
+    _print_training(result)
+    stem = weights_folder(path, build, ship) / result.model
     _say(console, f"weights {stem}.weights.h5")
     if stem.with_name(f"{stem.name}.yaml").exists():
         _say(console, f"firmware from them: {command('firmware', f'{stem}.yaml')}")
+
+
+def _epochs(update: Callable[[str, int, int], None]) -> Callable[[Any], None]:
+    """What a training calls with where it is."""
+
+    def step(p: Any) -> None:
+        so_far = "" if p.accuracy is None else f", accuracy {p.accuracy:.4f}"
+        name = f"{p.stage} phase {p.phase}/{p.phases} epoch {p.epoch}/{p.epochs}{so_far}"
+        update(name, p.step, p.steps)
+
+    return step
+
+
+def _print_training(result: Any) -> None:
+    title = f"{result.model}: {result.float_.events} test jets"
+    table = Table("", "accuracy", "mean AUC", title=title)
+    for name, metrics in (("float", result.float_), ("quantized", result.quantized)):
+        table.add_row(name, f"{metrics.accuracy:.4f}", f"{metrics.auc['mean']:.4f}")
+    console.print(table)
+
+
+@app.command()
+def quickstart(build: Build = Path("build")) -> None:
+    """Trains a tiny model on the shipped jets and builds its firmware: a few minutes in all.
+
+    A demonstration: `data`, `train` and `firmware` do the same with as many jets as it takes.
+    """
+    from salt_hls.files import replacing
+    from salt_hls.reports.budget import load_budget
+
+    path = build / "trained" / QUICKSTART.name
+    with replacing(path) as partial:
+        partial.write_bytes(QUICKSTART.read_bytes())
+    model, begun = str(path), time.monotonic()
+    with alone(model, build), progress_bar() as update:
+        from salt_hls.firmware.build import SAMPLE, build_firmware, require_exact
+        from salt_hls.training.run import train_model
+
+        result = train_model(model, SAMPLE, build, _epochs(update))
+        limits = load_budget(DEFAULT_BUDGET)
+        report = build_firmware(model, "Vitis", build, limits, cores(), update)
+    _print_training(result)
+    _print_bits(report)
+    require_exact(report, build)
+    folder, took = build / report.model, time.monotonic() - begun
+    _say(
+        console,
+        f"trained on {result.training_jets:,} jets of {SAMPLE.name} and built in {took:.0f} s: a "
+        f"demonstration, not a good tagger. Judge it by the {result.float_.events} test jets above: "
+        "accuracies in its report are of all the jets, most of which it was trained on.",
+    )
+    _say(console, f"firmware {folder / 'firmware'}, report {folder / 'report.html'}")
+    _say(
+        console,
+        f"next: {command('data')}, then {command('train', 'mine.yaml')} of a copy of {path}, then "
+        f"{command('firmware', 'mine.yaml')}",
+    )
 
 
 @app.command()
@@ -621,7 +671,7 @@ def _figure(value: Any) -> str:
     return value if isinstance(value, str) else f"{value:,}"
 
 
-def _print_report(report: Any) -> None:
+def _print_bits(report: Any) -> None:
     table = Table("compared", "layers", "jets", "values", "mismatches", title=report.model)
     for pair in sorted({r.pair for r in report.bit_accuracy}):
         records = [r for r in report.bit_accuracy if r.pair == pair]
@@ -634,6 +684,9 @@ def _print_report(report: Any) -> None:
             f"[{'red' if wrong else 'green'}]{wrong}[/]",
         )
     console.print(table)
+
+
+def _print_physics(report: Any) -> None:
     if report.physics is None:
         return
     table = Table("", "float", "quantized", "C-simulation", title=f"{report.physics.events} jets")
