@@ -402,7 +402,7 @@ def quickstart(build: Build = Path("build")) -> None:
     _say(
         console,
         f"trained on {result.training_jets:,} jets of {SAMPLE.name} and built in {took:.0f} s: a "
-        f"demonstration, not a good tagger. Judge it by the {result.float_.events} test jets above: "
+        f"demonstration, no good tagger. Judge it by the {result.float_.events} test jets above: "
         "accuracies in its report are of all the jets, most of which it was trained on.",
     )
     _say(console, f"firmware {folder / 'firmware'}, report {folder / 'report.html'}")

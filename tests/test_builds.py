@@ -301,7 +301,7 @@ def test_a_build_that_a_killed_run_took_away_is_there_again(
 
 
 def test_a_report_that_is_not_there_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="run `make firmware` first"):
+    with pytest.raises(UserError, match="run `salt-hls firmware` of the model first"):
         add([], tmp_path / "build" / "small", BUDGET)
     assert not (tmp_path / "build").exists()
 
