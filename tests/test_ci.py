@@ -14,6 +14,7 @@ from pathlib import Path
 import h5py
 import pytest
 import yaml
+from conftest import without_progress
 
 from salt_hls import cli
 from salt_hls.firmware import csim
@@ -69,7 +70,7 @@ def in_a_shell(project: Project) -> Callable[..., Ended]:
                 ["bash", "-eo", "pipefail", "-c", command], cwd=project.folder,
                 env=environment, capture_output=True, text=True, timeout=600,
             )  # fmt: skip
-            lines = [line for line in done.stderr.splitlines() if not re.search(r" s\)$", line)]
+            lines = without_progress(done.stderr)
             if done.returncode:
                 assert done.returncode == 1, done.stderr
                 return command, done.stdout, lines
@@ -91,7 +92,7 @@ def in_process(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
             assert program == "salt-hls"
             status = cli.run(arguments)
             printed, said = capsys.readouterr()
-            lines = [line for line in said.splitlines() if not re.search(r" s\)$", line)]
+            lines = without_progress(said)
             if status:
                 assert status == 1, said
                 return command, printed, lines

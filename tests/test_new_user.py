@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from conftest import without_progress
 
 from salt_hls import cli, wording
 from salt_hls.config import MODELS
@@ -161,7 +162,7 @@ def line_of(arguments: list[str], status: int, capsys: pytest.CaptureFixture[str
     """The one line that a command line ends with."""
     assert cli.run(arguments) == status
     printed, said = capsys.readouterr()
-    lines = [line for line in said.splitlines() if not re.search(r" \(\d+ s\)$", line)]
+    lines = without_progress(said)
     assert printed == "" and len(lines) == 1, (printed, said)
     assert lines[0].startswith("salt-hls: ") and "Value error" not in said
     return lines[0].removeprefix("salt-hls: ")

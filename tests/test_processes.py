@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from conftest import without_progress
 
 from salt_hls.errors import UserError
 from salt_hls.firmware.csim import Csim, compile_csim, run_csim
@@ -290,8 +290,7 @@ class Session:
 
     def ends_with_its_line(self) -> None:
         _, stderr = self.process.communicate(timeout=PATIENCE_S)
-        pulse = re.compile(r"salt-hls: .* \(\d+ s\)|")
-        lines = [line for line in stderr.splitlines() if not pulse.fullmatch(line)]
+        lines = without_progress(stderr)
         assert len(lines) == 1 and lines[0].startswith("salt-hls: interrupted"), stderr
         assert self.process.returncode == 1
         assert eventually(lambda: not self.marked()), self.marked()

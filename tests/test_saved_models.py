@@ -14,6 +14,7 @@ import pytest
 import tensorflow as tf
 import yaml
 from alkaid.trace import trace
+from conftest import without_progress
 from qkeras import (
     QActivation,
     QDense,
@@ -439,7 +440,7 @@ def test_diagnose_says_when_it_does_not_apply(tmp_path: Path) -> None:
         [Path(sys.executable).with_name("salt-hls"), "diagnose", path, "--build", tmp_path / "b"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
-    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    lines = without_progress(done.stderr)
     assert done.returncode == 1 and len(lines) == 2, done.stderr
     assert lines[0].startswith("salt-hls: warning:") and "check that the model" in lines[0]
     assert "diagnose is for taggers" in lines[1]
