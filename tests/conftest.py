@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import shutil
 from collections.abc import Callable, Iterator
@@ -99,6 +100,12 @@ def full_disk() -> Callable[[int], AbstractContextManager[None]]:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
     return limited
+
+
+def without_progress(stderr: str) -> list[str]:
+    """Lines on standard error, but for those of progress, which slow machines show."""
+    progress = re.compile(r"salt-hls: .* \(\d+ s\)|")
+    return [line for line in stderr.splitlines() if not progress.fullmatch(line)]
 
 
 def save_random_weights(path: Path, seed: int) -> None:

@@ -103,7 +103,7 @@ def figures(source: str) -> SynthesisRecord:
 
 def test_the_commands_own_folders_are_known() -> None:
     used = re.findall(r'build / "(\w+)"', inspect.getsource(cli))
-    assert {*used, cli.CACHE} <= {*OWN} and {"golden", "bench", "results"} <= {*used}
+    assert {*used, cli.CACHE} <= {*OWN} and {"bench", "results"} <= {*used}
     from salt_hls.training.run import STATE, TRAINED
 
     assert {STATE, TRAINED} <= {*OWN}
@@ -303,7 +303,7 @@ def test_a_build_that_a_killed_run_took_away_is_there_again(
 
 
 def test_a_report_that_is_not_there_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="run `make firmware` first"):
+    with pytest.raises(UserError, match="run `salt-hls firmware` of the model first"):
         add([], tmp_path / "build" / "small", BUDGET)
     assert not (tmp_path / "build").exists()
 

@@ -83,6 +83,7 @@ from salt_hls.reports.model import Physics, Report, RocCurve, Scores
 from salt_hls.training.metrics import Metrics, evaluate, scores
 from salt_hls.vendor.testbench import write_testbench
 from salt_hls.weights import load_weights
+from salt_hls.wording import command
 
 logger = logging.getLogger(__name__)
 
@@ -174,7 +175,7 @@ def load_tagger(reference: str) -> Tagger:
     config = load_yaml(path, ModelConfig)
     weights = path.with_name(f"{path.stem}.weights.h5")
     if not weights.exists():
-        raise UserError(f"{weights}: no trained weights; run `make train MODEL={reference}` first")
+        raise UserError(f"{weights}: no trained weights; {command('train', reference)} makes them")
     quantized = build_model(config, quantized=True)
     load_weights(quantized, weights)
     snap_weights(quantized)

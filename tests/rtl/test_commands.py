@@ -143,8 +143,8 @@ def test_reports_of_a_vendor_tool_are_read_and_judged(
     [
         (("--tool", "vitis"), "none of vitis-run, vitis_hls is on PATH"),
         (("--tool", "vivado", "--steps", "route"), "step route: vivado is not on PATH"),
-        (("--tool", "vitis", "--steps", "place"), "STEPS=place: must be some of csim, csynth"),
-        (("--budget", "nosuch"), "no budget 'nosuch'"),
+        (("--tool", "vitis", "--steps", "place"), "--steps place: must be some of csim, csynth"),
+        (("--budget", "nosuch"), "--budget nosuch: no such budget"),
     ],
 )
 def test_what_is_missing_is_said_at_once(arguments: tuple[str, ...], message: str) -> None:
