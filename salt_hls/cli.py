@@ -589,9 +589,9 @@ def main() -> None:
 
     So does a signal to end (Ctrl-C, a closed terminal): its line comes at once.
     """
-    if not (3, 10) <= sys.version_info[:2] <= (3, 11):
+    if not (3, 10) <= sys.version_info[:2] <= (3, 13):
         found = ".".join(str(n) for n in sys.version_info[:2])
-        errors.print(f"salt-hls: needs Python 3.10 or 3.11 (TensorFlow 2.14), found {found}")
+        errors.print(f"salt-hls: needs Python 3.10 to 3.13, found {found}")
         raise SystemExit(1)
     # What TensorFlow and QKeras warn about is not the user's doing; tests run with warnings on.
     warnings.simplefilter("ignore")
