@@ -30,6 +30,7 @@ from rich.table import Column, Table
 
 from salt_hls.config import CLOCK_NS, find_model
 from salt_hls.errors import UserError
+from salt_hls.extras import need
 from salt_hls.files import DISK, disk_error, fresh_folder, locked
 from salt_hls.paths import CHECKOUT
 from salt_hls.processes import cores
@@ -174,6 +175,7 @@ def rtl(
     build: Build = Path("build"),
 ) -> None:
     """Writes pipelined Verilog, simulates it at one jet a clock, checks every bit."""
+    need("rtl", "rtl")
     from salt_hls.reports.budget import load_budget
 
     limits = load_budget(budget)
@@ -210,6 +212,7 @@ def synth(
 ) -> None:
     """Gets hardware figures: an estimate, Yosys on the simulated RTL, or the vendor's tools."""
     find_model(model)
+    need("synth", "rtl")
     from salt_hls.reports.budget import load_budget
     from salt_hls.vendor.build import plan, synthesize_hls
 
@@ -241,6 +244,7 @@ def data(
     data: Annotated[Path, typer.Option(help="Folder the jets are written to.")] = Path("data"),
 ) -> None:
     """Generates jets with Pythia8 and FastJet; continues where it was interrupted."""
+    need("data", "data", "plots")
     from salt_hls.jets.generator import generate
     from salt_hls.jets.plots import plot_classes
 
@@ -270,6 +274,7 @@ def train(
 
     Weights go beside the YAML, those of a shipped model to build/trained with a copy of its YAML.
     """
+    need("train", "plots")
     from salt_hls.training.run import train_model, weights_folder
     from salt_hls.training.train import Progress as Step
 
@@ -305,6 +310,7 @@ def diagnose(
     from salt_hls.reports.folder import build_folder
 
     build_folder(build, find_model(model).stem)
+    need("diagnose", "plots")
     from salt_hls.firmware.diagnose import diagnose as run
 
     with progress_bar() as update:
@@ -343,6 +349,7 @@ def golden(
             with fresh_folder(build / "golden" / tagger.name) as folder:
                 project = write_and_compile(tagger, folder, "Vitis", log)
                 new = regression.simulated_logits(tagger, project, cores())
+                regression.write_sums(name, project.folder)
         try:
             change = regression.changes(regression.read_golden(name), new)
         except UserError:
@@ -373,6 +380,7 @@ def scaling(
     build: Build = Path("build"),
 ) -> None:
     """Measures cycles and area of a streaming tagger against particles and lanes."""
+    need("scaling", "rtl", "plots")
     from salt_hls.rtl.scaling import measure
 
     with progress_bar() as update:
@@ -406,6 +414,7 @@ def results(
     build: Build = Path("build"),
 ) -> None:
     """Trains rivals and ablations that have no result yet; renews their tables and plots."""
+    need("results", "plots")
     from salt_hls.training.ablations.study import Results, load_study
 
     declared, found = load_study(study), Results(study)

@@ -262,6 +262,11 @@ class RtlProject:
         )
 
 
+def rtl_key(graph: Any, *options: Any) -> str:
+    """Digest of all that the RTL of a graph depends on."""
+    return digest(graph_digest(graph), version("alkaid"), *options)
+
+
 def generate(
     graph: Any,
     folder: Path,
@@ -286,7 +291,7 @@ def generate(
     check_options(clock_ns, multipliers)
     delay = stage_budget(clock_ns) if stage_delay_ns is None else stage_delay_ns
     options = (clock_ns, part, delay, multipliers, ternary_adders, feature_types)
-    key = digest(graph_digest(graph), options)
+    key = rtl_key(graph, options)
     if (before := existing(folder)) and before.key == key:
         return before
 
