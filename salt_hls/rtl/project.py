@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 from alkaid.codegen import RTLModel
@@ -114,7 +114,8 @@ class Port:
                 weights[-1] *= -1 if signed else 1
                 values[:, k] = bits[:, first : first + width] @ weights
             first += width
-        return cast(NDArray[np.float64], values * 2.0 ** -np.array(self.frac_bits, np.float64))
+        exact: NDArray[np.float64] = values * 2.0 ** -np.array(self.frac_bits, np.float64)
+        return exact
 
 
 @dataclass(frozen=True)

@@ -155,7 +155,7 @@ def simulate_stream(
         taken = starts.reshape(len(rows), transfers)[:, 0]
         outputs = project.outputs.unpack(answers)
         between = int(np.diff(ends).max()) if len(ends) > 1 else project.streaming.interval
-        found.append(Simulation(outputs, int((ends - taken).max()), between))
+        found.append(Simulation(outputs, int(np.max(ends - taken)), between))
     return found
 
 
