@@ -46,14 +46,12 @@ def test_golden(
     assert called("golden", *build) == "small: new"
     logits = golden.read_golden("small")
     assert logits.shape == (300, 5) and len(np.unique(logits)) > 10
-    assert len(sums := golden.read_sums("small")) > 30
     changed = logits.copy()
     changed[7, 2] += 5
     golden.write_golden("small", changed)
     difference = "1 of 1500 logits changed in 1 of 300 jets, by up to 5 LSB"
     assert called("golden", "small", *build) == f"small: {difference}"
     assert np.array_equal(golden.read_golden("small"), logits)
-    assert golden.read_sums("small") == sums
 
 
 @pytest.mark.usefixtures("quick_compiler", "few_jets")

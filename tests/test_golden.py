@@ -9,7 +9,7 @@ import pytest
 
 from salt_hls.config import MODELS
 from salt_hls.errors import UserError
-from salt_hls.firmware import build, golden
+from salt_hls.firmware import golden
 from salt_hls.firmware.build import load_tagger, write_and_compile
 
 
@@ -22,9 +22,6 @@ def test_logits_are_the_committed_ones(model: str, tmp_path: Path) -> None:
     assert all(len(np.unique(column)) > 100 for column in committed.T)
     change = golden.changes(committed, golden.simulated_logits(tagger, project, 1))
     assert change == "no bit changed", f"{model}: {change}; if intended, run make golden"
-    sums = golden.read_sums(model)
-    assert len(sums) > 30
-    assert build.sums(project.folder) == sums, "firmware changed; if intended, run make golden"
 
 
 def test_changes_are_counted() -> None:

@@ -1,4 +1,4 @@
-"""Regression of every shipped model: integer logits of C-simulation, checksums of its firmware."""
+"""C-simulation regression: committed integer logits of sample jets for every shipped model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from salt_hls.errors import UserError
 from salt_hls.files import replacing
-from salt_hls.firmware.build import Project, Tagger, sample_inputs, sums
+from salt_hls.firmware.build import Project, Tagger, sample_inputs
 from salt_hls.firmware.convert import output_nodes
 from salt_hls.firmware.csim import run_csim
 from salt_hls.firmware.replay import output_type
@@ -47,23 +47,6 @@ def write_golden(model: str, logits: NDArray[np.int64]) -> None:
     """Replaces the committed logits."""
     with replacing(golden_path(model)) as partial:
         np.savetxt(partial, logits, fmt="%d", delimiter=",")
-
-
-def sums_path(model: str) -> Path:
-    """Checksums of the HLS project of a model, as `sha256sum` writes them."""
-    return GOLDEN / f"{model}.sha256"
-
-
-def read_sums(model: str) -> dict[str, str]:
-    """The committed checksum of each file."""
-    lines = sums_path(model).read_text().splitlines()
-    return {name: value for value, name in (line.split("  ", 1) for line in lines)}
-
-
-def write_sums(model: str, project: Path) -> None:
-    """Replaces the committed checksums by those of a written HLS project."""
-    with replacing(sums_path(model)) as partial:
-        partial.write_text("".join(f"{v}  {name}\n" for name, v in sums(project).items()))
 
 
 def changes(old: NDArray[np.int64], new: NDArray[np.int64]) -> str:
