@@ -34,6 +34,7 @@ from salt_hls.extras import need
 from salt_hls.files import DISK, disk_error, fresh_folder, locked
 from salt_hls.paths import CHECKOUT
 from salt_hls.processes import cores
+from salt_hls.quiet import quiet_tensorflow
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -607,7 +608,10 @@ def main() -> None:
     ours = logging.getLogger("salt_hls")
     ours.addHandler(_Warnings())
     ours.propagate = False  # libraries print what reaches the root
-    errors.file = sys.stderr  # while hls4ml converts, what it prints is held back
+    # While hls4ml converts and TensorFlow loads, what they print is held back; our lines are not.
+    with suppress(OSError):
+        errors.file = open(os.dup(2), "w", buffering=1, errors="backslashreplace")  # noqa: SIM115
+    quiet_tensorflow()
     signals, wakeup = os.pipe()
     os.set_blocking(wakeup, False)
     signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)

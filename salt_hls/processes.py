@@ -23,6 +23,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Literal, TypeVar, cast
 
 from salt_hls.errors import UserError
+from salt_hls.quiet import quiet_tensorflow
 
 GRACE_S = 5.0
 """Between the polite and the final signal to a program."""
@@ -406,6 +407,7 @@ def _work(connection: Connection, start: Callable[[], None] | None) -> None:
     global _parent
     _parent = connection
     signal.signal(signal.SIGTERM, _leave)
+    quiet_tensorflow()
     with suppress(EOFError, ConnectionError, SystemExit):
         if start is not None:
             start()
