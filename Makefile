@@ -6,7 +6,12 @@ BUDGET ?= cms_l1t_jet
 TOOL ?= yosys
 STEPS ?= csim,csynth
 VENV ?= .venv
-PYTHON ?= $(shell command -v python3.11 || command -v python3.10 || command -v python3)
+# That of the environment, or the newest that is there, runs (a version manager's may not) and fits.
+PYTHON ?= $(shell for p in $(VENV)/bin/python python3.13 python3.12 python3.11 python3.10 python3; do \
+	"$$p" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && \
+	echo "$$p" && break; done)
+
+BITS := weights.py golden.py plain_hls4ml.py conformance.py saved_models.py
 
 RUN := $(VENV)/bin/salt-hls
 READY := $(VENV)/.ready
@@ -43,7 +48,7 @@ flag = $(if $(filter-out 0,$($1)),--$(shell echo $1 | tr A-Z a-z))
 export SALT_HLS_CALLER := make
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart firmware rtl synth test test-all mutants data train results scaling diagnose golden bench report lint clean
+.PHONY: help quickstart firmware rtl synth test test-bits test-all lock mutants data train results scaling diagnose golden bench report lint clean
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -74,6 +79,10 @@ synth: $(READY) ## get the hardware figures of TOOL
 
 test: $(READY) ## run the tests that take seconds each
 	@$(VENV)/bin/python -m pytest -n 2 -m "not slow"
+
+# What may depend on Python, TensorFlow or numpy: weights, conversion, C-simulation, every bit.
+test-bits: $(READY) ## run the tests whose bits may depend on Python and TensorFlow
+	@$(VENV)/bin/python -m pytest -n 2 -m "not slow" $(addprefix tests/test_,$(BITS))
 
 test-all: $(READY) ## run all tests
 	@$(VENV)/bin/python -m pytest -n 2
@@ -114,13 +123,27 @@ lint: $(READY) ## run ruff, mypy and clang-format
 
 # The environment holds exactly what requirements.lock names, checked by hash.
 $(READY): requirements.lock pyproject.toml
-	@test -n '$(PYTHON)' || { echo 'salt-hls: no Python found; install Python 3.10 or 3.11' >&2; exit 1; }
-	@'$(PYTHON)' -c 'import sys; v = sys.version_info[:2]; (3, 10) <= v <= (3, 11) or sys.exit("salt-hls: needs Python 3.10 or 3.11, found %d.%d; give another with PYTHON=..." % v)'
-	@echo 'setting up $(VENV) (once, about a minute)'
+	@version='import sys; print("%d.%d" % sys.version_info[:2])'; \
+	fail() { echo "salt-hls: $$1" >&2; exit 1; }; \
+	test -n '$(PYTHON)' || fail 'no Python 3.10 to 3.13 found; install one, or say where it is with PYTHON=...'; \
+	found=$$('$(PYTHON)' -c "$$version" 2>/dev/null) || fail 'PYTHON=$(PYTHON) does not run'; \
+	case "$$found" in 3.1[0-3]) ;; *) \
+		fail "needs Python 3.10 to 3.13, PYTHON=$(PYTHON) is $$found; give another";; esac; \
+	'$(PYTHON)' -c 'import ensurepip, venv' 2>/dev/null || \
+		fail "$(PYTHON) cannot make an environment; on Debian and Ubuntu: apt install python$$found-venv"; \
+	test ! -e $(VENV)/bin/python || test "$$($(VENV)/bin/python -c "$$version" 2>&1)" = "$$found" || \
+		fail "$(VENV) is of another Python than $$found; make clean removes it, or give another VENV=..."
+	@echo 'setting up $(VENV) (once, a minute or two)'
 	@'$(PYTHON)' -m venv $(VENV)
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
+
+# The newest versions that pyproject.toml allows, for every Python, with their hashes.
+lock: $(READY) ## renew requirements.lock
+	@$(VENV)/bin/uv --quiet pip compile pyproject.toml --extra all --extra dev --group lock \
+		--universal --python-version 3.10 --upgrade --generate-hashes --no-annotate \
+		--custom-compile-command 'make lock' --output-file requirements.lock
 
 clean: ## remove build and VENV
 	rm -rf build $(VENV)

@@ -33,9 +33,11 @@ from rich.table import Column, Table
 from salt_hls import __version__
 from salt_hls.config import CLOCK_NS, MODEL_FILES, MODELS, find_model
 from salt_hls.errors import UserError
+from salt_hls.extras import need
 from salt_hls.files import DISK, disk_error, locked
 from salt_hls.paths import CHECKOUT, SYNTH
 from salt_hls.processes import cores
+from salt_hls.quiet import quiet_tensorflow
 from salt_hls.wording import as_typed, command, option
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -237,6 +239,7 @@ def rtl(
     build: Build = Path("build"),
 ) -> None:
     """Writes pipelined Verilog, simulates it at one jet a clock, checks every bit."""
+    need("rtl", "rtl")
     from salt_hls.reports.budget import load_budget
 
     limits = load_budget(budget)
@@ -274,6 +277,7 @@ def synth(
 ) -> None:
     """Gets hardware figures: an estimate, Yosys on the simulated RTL, or the vendor's tools."""
     find_model(model)
+    need("synth", "rtl")
     from salt_hls.reports.budget import load_budget
     from salt_hls.vendor.build import plan, synthesize_hls
 
@@ -314,6 +318,7 @@ def data(
 
     The classes are alike. Continues where it was interrupted.
     """
+    need("data", "data", "plots")
     with progress_bar() as update:
         from salt_hls.jets.generator import generate
         from salt_hls.jets.plots import plot_classes
@@ -344,6 +349,7 @@ def train(
 
     Weights go beside the YAML, those of a shipped model to build/trained with a copy of its YAML.
     """
+    need("train", "plots")
     path = find_model(model)
     with progress_bar() as update:
         from salt_hls.training.run import train_model, weights_folder
@@ -381,6 +387,7 @@ def quickstart(build: Build = Path("build")) -> None:
 
     A demonstration: `data`, `train` and `firmware` do the same with as many jets as it takes.
     """
+    need("quickstart", "plots")
     from salt_hls.files import replacing
     from salt_hls.reports.budget import load_budget
 
@@ -425,6 +432,7 @@ def diagnose(
     from salt_hls.reports.folder import build_folder
 
     build_folder(build, find_model(model).stem)
+    need("diagnose", "plots")
     with progress_bar() as update:
         from salt_hls.firmware.diagnose import diagnose as look
 
@@ -511,6 +519,7 @@ def scaling(
     build: Build = Path("build"),
 ) -> None:
     """Measures cycles and area of a streaming tagger against particles and lanes."""
+    need("scaling", "rtl", "plots")
     find_model(model)
     with progress_bar() as update:
         from salt_hls.rtl.scaling import measure
@@ -545,6 +554,7 @@ def results(
     build: Build = Path("build"),
 ) -> None:
     """Trains rivals and ablations that have no result yet; renews their tables and plots."""
+    need("results", "plots")
     from salt_hls.training.ablations.study import Results, load_study
 
     declared, found = load_study(study), Results(study)
@@ -823,9 +833,9 @@ def _value_of(name: str, arguments: Sequence[str]) -> str | None:
 
 def main() -> None:
     """Entry point. A signal to end (Ctrl-C, a closed terminal) is a line, which comes at once."""
-    if not (3, 10) <= sys.version_info[:2] <= (3, 11):
+    if not (3, 10) <= sys.version_info[:2] <= (3, 13):
         found = ".".join(str(n) for n in sys.version_info[:2])
-        errors.print(f"salt-hls: needs Python 3.10 or 3.11 (TensorFlow 2.14), found {found}")
+        errors.print(f"salt-hls: needs Python 3.10 to 3.13, found {found}")
         raise SystemExit(1)
     # What TensorFlow and QKeras warn about is not the user's doing; tests run with warnings on.
     warnings.simplefilter("ignore")
@@ -833,7 +843,10 @@ def main() -> None:
     ours = logging.getLogger("salt_hls")
     ours.addHandler(_Warnings())
     ours.propagate = False  # libraries print what reaches the root
-    errors.file = sys.stderr  # while hls4ml converts, what it prints is held back
+    # While hls4ml converts and TensorFlow loads, what they print is held back; our lines are not.
+    with suppress(OSError):
+        errors.file = open(os.dup(2), "w", buffering=1, errors="backslashreplace")  # noqa: SIM115
+    quiet_tensorflow()
     signals, wakeup = os.pipe()
     os.set_blocking(wakeup, False)
     signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)

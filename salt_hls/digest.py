@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +85,7 @@ def graph_digest(graph: Any) -> str:
         )
         for node in graph.get_layers()
     ]
-    return digest(nodes, list(graph.inputs), list(graph.outputs), version("alkaid"), CODE)
+    return digest(nodes, list(graph.inputs), list(graph.outputs), CODE)
 
 
 def _plain(value: Any) -> Any:

@@ -21,6 +21,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Literal, TypeVar, cast
 
 from salt_hls.errors import UserError
+from salt_hls.quiet import quiet_tensorflow
 
 GRACE_S = 5.0
 """Between the polite and the final signal to a program."""
@@ -412,6 +413,7 @@ def spawn_main(end: int) -> None:
     global _parent
     _parent = connection = Connection(end)
     signal.signal(signal.SIGTERM, _leave)
+    quiet_tensorflow()
     with suppress(EOFError, ConnectionError, SystemExit):
         start = connection.recv()
         if start is not None:

@@ -233,11 +233,11 @@ def test_unknown_model(name: str, tmp_path: Path) -> None:
 
 
 def test_wrong_python(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(sys, "version_info", (3, 12, 1))
+    monkeypatch.setattr(sys, "version_info", (3, 14, 1))
     with pytest.raises(SystemExit) as end:
         cli_module.main()
     assert end.value.code == 1
-    assert "needs Python 3.10 or 3.11" in capsys.readouterr().err
+    assert "needs Python 3.10 to 3.13, found 3.14" in capsys.readouterr().err
 
 
 def test_usage_is_status_2() -> None:

@@ -470,7 +470,6 @@ def _roc(label: str, model: Any, score: NDArray[np.float64], truth: NDArray[np.b
 
 def _write_manifest(folder: Path, tagger: Tagger, backend: Backend, graph: Any) -> None:
     """Hashes of what went in and of every firmware file that came out."""
-    project = folder / PROJECT
     manifest = {
         "model": tagger.name,
         "backend": backend,
@@ -478,11 +477,7 @@ def _write_manifest(folder: Path, tagger: Tagger, backend: Backend, graph: Any) 
         "versions": versions(),
         "compiler": compiler(),
         "inputs": {p.name: sha256(p) for p in (*tagger.files, SAMPLE)},
-        "firmware": {
-            str(p.relative_to(project)): sha256(p)
-            for p in sorted(project.rglob("*"))
-            if p.is_file()
-        },
+        "firmware": sums(folder / PROJECT),
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
 
@@ -535,6 +530,12 @@ def compiler() -> str | None:
         return None
     told = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
     return told.stdout.partition("\n")[0]
+
+
+def sums(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file in a folder, by its path there."""
+    files = (p for p in sorted(folder.rglob("*")) if p.is_file())
+    return {str(p.relative_to(folder)): sha256(p) for p in files}
 
 
 def sha256(path: Path) -> str:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 from alkaid.codegen import RTLModel
@@ -115,7 +115,8 @@ class Port:
                 weights[-1] *= -1 if signed else 1
                 values[:, k] = bits[:, first : first + width] @ weights
             first += width
-        return cast(NDArray[np.float64], values * 2.0 ** -np.array(self.frac_bits, np.float64))
+        exact: NDArray[np.float64] = values * 2.0 ** -np.array(self.frac_bits, np.float64)
+        return exact
 
 
 @dataclass(frozen=True)
@@ -264,6 +265,11 @@ class RtlProject:
         )
 
 
+def rtl_key(graph: Any, *options: Any) -> str:
+    """Digest of all that the RTL of a graph depends on."""
+    return digest(graph_digest(graph), version("alkaid"), *options)
+
+
 def generate(
     graph: Any,
     folder: Path,
@@ -288,7 +294,7 @@ def generate(
     check_options(clock_ns, multipliers)
     delay = stage_budget(clock_ns) if stage_delay_ns is None else stage_delay_ns
     options = (clock_ns, part, delay, multipliers, ternary_adders, feature_types)
-    key = digest(graph_digest(graph), options)
+    key = rtl_key(graph, options)
     if (before := existing(folder)) and before.key == key:
         return before
 

@@ -195,8 +195,9 @@ def _check_classes(path: Path, read: dict[str, JetSet]) -> None:
                 f"{', '.join(train.classes)}, {name} has {', '.join(jets.classes)}"
             )
         counts = np.bincount(jets.labels, minlength=len(jets.classes))
-        if counts.min() == 0:
+        if np.min(counts) == 0:
+            missing = jets.classes[int(np.argmin(counts))]
             raise UserError(
-                f"{path}: no jet of class {jets.classes[counts.argmin()]!r} in the {name} set of "
+                f"{path}: no jet of class {missing!r} in the {name} set of "
                 f"{len(jets)} jets; every set needs every class ({', '.join(jets.classes)})"
             )
