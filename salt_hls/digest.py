@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +68,7 @@ def digest(*parts: Any) -> str:
 
 def graph_digest(graph: Graph) -> str:
     """Digest of a graph: operations, wiring, types, weights, and the code that makes RTL of it."""
-    return digest(graph, version("alkaid"), CODE)
+    return digest(graph, CODE)
 
 
 def _feed(state: Any, value: Any) -> None:

@@ -146,7 +146,8 @@ class FixedType:
             code = np.rint(scaled)
         if self.overflow == "WRAP":
             low = -(2.0 ** (self.width - 1)) if self.signed else 0.0
-            return cast(NDArray[np.float64], np.mod(code - low, 2.0**self.width) + low)
+            wrapped: NDArray[np.float64] = np.mod(code - low, 2.0**self.width) + low
+            return wrapped
         return np.clip(code, self.min / self.lsb, self.max / self.lsb)
 
     def codes(self, x: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -16,5 +16,5 @@ HLS_TEMPLATES = _shipped("hls_templates")
 KERAS_MODELS = _shipped("keras_models")
 SYNTH = _shipped("synth")
 
-CHECKOUT = PACKAGE.parent
-"""Of the commands that renew committed files: golden logits, results, scaling."""
+CHECKOUT = Path() if PACKAGE in HLS_TEMPLATES.parents else PACKAGE.parent
+"""Where golden logits, results and figures of scaling are kept; with a wheel, where the user is."""

@@ -16,7 +16,6 @@ from streaming import LINFORMER, VARIANTS, built, graph_of
 
 from salt_hls.config import ModelConfig, load_yaml
 from salt_hls.errors import UserError
-from salt_hls.firmware import csim as csim_module
 from salt_hls.firmware.build import build_firmware
 from salt_hls.firmware.compare import adversarial_inputs, first_difference, keras_layers
 from salt_hls.fixed import FixedType
@@ -30,6 +29,7 @@ from salt_hls.graph.network import (
     simulate,
     sufficient_depths,
 )
+from salt_hls.hls import csim as csim_module
 from salt_hls.hls.convert import layouts, write_project
 from salt_hls.hls.csim import compile_csim, run_csim
 from salt_hls.hls.streaming import LEAST, depths_of

@@ -59,9 +59,16 @@ from salt_hls.layers.partitioned_projection.keras import PartitionedProjection
 from salt_hls.models import build_model, load_keras_model, snap_weights
 from salt_hls.reports.budget import Budget
 from salt_hls.reports.folder import (
+    CSIM,
+    DIAGNOSIS,
     EARLIER,
+    INTERFACE,
     JSON,
+    MANIFEST,
     PAGE,
+    PROJECT,
+    RTL,
+    SIMULATED,
     archive,
     build_folder,
     changing,
@@ -70,6 +77,7 @@ from salt_hls.reports.folder import (
 from salt_hls.reports.model import Physics, Report, RocCurve, Scores
 from salt_hls.training.metrics import Metrics, evaluate, scores
 from salt_hls.weights import load_weights
+from salt_hls.wording import command
 
 logger = logging.getLogger(__name__)
 
@@ -82,10 +90,6 @@ PACKAGES = ("hls4ml", "qkeras", "numpy")
 ROC_POINTS = 60
 TESTBENCH_JETS = 200
 """Sample jets in the vendor's testbench, in front of the adversarial inputs."""
-
-PROJECT, CSIM, RTL, DIAGNOSIS = "firmware", "csim", "rtl", "diagnose"
-MANIFEST, SIMULATED = "manifest.json", f"{CSIM}/simulated.npz"
-"""Files and folders of a build."""
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, and how much of it is done of how much."""
@@ -165,7 +169,7 @@ def load_tagger(reference: str) -> Tagger:
     config = load_yaml(path, ModelConfig)
     weights = path.with_name(f"{path.stem}.weights.h5")
     if not weights.exists():
-        raise UserError(f"{weights}: no trained weights; run `make train MODEL={reference}` first")
+        raise UserError(f"{weights}: no trained weights; {command('train', reference)} makes them")
     quantized = build_model(config, quantized=True)
     load_weights(quantized, weights)
     snap_weights(quantized)
@@ -176,6 +180,15 @@ def load_tagger(reference: str) -> Tagger:
         load_weights(float_model, float_weights)
         files.append(float_weights)
     return Tagger(path.stem, config, quantized, float_model, tuple(files))
+
+
+def load_model(model: str | Path) -> tf.keras.Model:
+    """The trained, quantized Keras model of a shipped model's name, or of a path to a user's own.
+
+    A path leads to a YAML with `<name>.weights.h5` beside it, or to a saved Keras model. Quantized
+    weights are on their grids. Raises `UserError` for files that are missing or no model.
+    """
+    return load_tagger(str(model)).quantized
 
 
 def _write_saved_model(model: tf.keras.Model, path: Path) -> None:
@@ -304,6 +317,7 @@ def build_firmware(
         )
         progress("report", 0, 1)
         np.savez(folder / SIMULATED, inputs=everything, outputs=outputs)
+        project.csim.write(folder / INTERFACE, tagger.config.inputs.model_dump(mode="json"))
         chosen = [*range(min(TESTBENCH_JETS, len(inputs))), *range(len(inputs), len(everything))]
         write_testbench(
             project.converted.hls4ml,
@@ -377,7 +391,7 @@ def checked_firmware(
         manifest = _manifest(folder)
         backend = backend or manifest.get("backend", "Vitis")
         graph = converted(tagger, folder / PROJECT, backend).graph
-        whole = all((folder / name).is_file() for name in (SIMULATED, JSON))
+        whole = all((folder / name).is_file() for name in (SIMULATED, INTERFACE, JSON))
         if not whole or manifest.get("key") != _key(tagger, graph, backend):
             report = build_firmware(reference, backend, build, budget, workers, progress)
             require_exact(report, build)
@@ -452,7 +466,6 @@ def _roc(label: str, model: Any, score: NDArray[np.float64], truth: NDArray[np.b
 
 def _write_manifest(folder: Path, tagger: Tagger, backend: Backend, graph: Graph) -> None:
     """Hashes of what went in and of every firmware file that came out."""
-    project = folder / PROJECT
     manifest = {
         "model": tagger.name,
         "backend": backend,
@@ -460,11 +473,7 @@ def _write_manifest(folder: Path, tagger: Tagger, backend: Backend, graph: Graph
         "versions": versions(),
         "compiler": compiler(),
         "inputs": {p.name: sha256(p) for p in (*tagger.files, SAMPLE)},
-        "firmware": {
-            str(p.relative_to(project)): sha256(p)
-            for p in sorted(project.rglob("*"))
-            if p.is_file()
-        },
+        "firmware": sums(folder / PROJECT),
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
 
@@ -503,7 +512,7 @@ def _kept(folder: Path, same: bool) -> list[str]:
     return [p.name for p in there if p.name not in written and not p.name.startswith(".")]
 
 
-def _key(tagger: Tagger, graph: Any, backend: Backend) -> str:
+def _key(tagger: Tagger, graph: Graph, backend: Backend) -> str:
     """Digest of all that firmware and its report depend on."""
     config = tagger.config.model_dump_json()
     files = [*tagger.files, SAMPLE, *FIRMWARE_CODE]
@@ -517,6 +526,12 @@ def compiler() -> str | None:
         return None
     told = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
     return told.stdout.partition("\n")[0]
+
+
+def sums(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file in a folder, by its path there."""
+    files = (p for p in sorted(folder.rglob("*")) if p.is_file())
+    return {str(p.relative_to(folder)): sha256(p) for p in files}
 
 
 def sha256(path: Path) -> str:

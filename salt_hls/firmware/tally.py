@@ -66,9 +66,9 @@ class _Tensor:
         self.values += codes.size
         self.at_min += int((values == self.type.min).sum())
         self.at_max += int((values == self.type.max).sum())
-        self.bits |= int(np.bitwise_or.reduce(codes, axis=None))
-        self.least = min(self.least, int(codes.min()))
-        self.most = max(self.most, int(codes.max()))
+        self.bits |= int(np.bitwise_or.reduce(codes, axis=None))  # type: ignore[call-overload]
+        self.least = min(self.least, int(np.min(codes)))
+        self.most = max(self.most, int(np.max(codes)))
 
     def use(self, name: str) -> TensorUse:
         largest = max(self.most, -self.least - 1, 0)

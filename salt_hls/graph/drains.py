@@ -89,7 +89,7 @@ class Accumulate(Drain):
         first = self.first[step]
         count = min(self.terms, self.rows - first)
         state["sums"][:, first : first + count] += added[:, :count]
-        return state["sums"].reshape(jets, -1).copy()
+        return np.array(state["sums"].reshape(jets, -1), np.float64)
 
     def verilog(self, token: str, results: Sequence[str]) -> str:
         width = self.channel.type.width

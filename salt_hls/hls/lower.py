@@ -199,8 +199,8 @@ def _dense(work: _Lowering, layer: Layer, operands: list[Typed]) -> Typed:
     # Whatever the order of the additions, no partial sum is larger.
     largest = np.abs(products).max(axis=0).sum(axis=0) + np.abs(bias)
     _check_float32(name, "its sum", largest.max(), fraction)
-    low = (products.min(axis=0).sum(axis=0) + bias).min()
-    high = (products.max(axis=0).sum(axis=0) + bias).max()
+    low = np.min(products.min(axis=0).sum(axis=0) + bias)
+    high = np.max(products.max(axis=0).sum(axis=0) + bias)
     result = _range_type(name, min(low, 0.0), max(high, 0.0), fraction)
     plain = _is_identity(layer.activation)
     new = QDense(

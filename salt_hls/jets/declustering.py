@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from salt_hls.extras import need
+
 RADIUS = 100.0
 """Wider than any jet: all particles end in one."""
 
@@ -19,6 +21,7 @@ def clustering_sequence(constituents: NDArray[np.float32]) -> NDArray[np.float64
     other from wide to small angles, each with its particles together, and the hardest particle is
     last (Dreyer, Salam, Soyez, arXiv 1807.04758; there the harder branch is that of larger pT).
     """
+    need("order lund", "data")
     import awkward as ak
     import fastjet
 

@@ -24,9 +24,9 @@ def relative_to_axis(
 
     momenta: E, px, py, pz in GeV, zeros for padding. The axis is that of the sum of the momenta.
     """
-    momenta = momenta.astype(np.float64)
-    pt, eta, phi = _pt_eta_phi(momenta)
-    total = momenta.sum(axis=1)
+    exact = momenta.astype(np.float64)
+    pt, eta, phi = _pt_eta_phi(exact)
+    total = exact.sum(axis=1)
     jet_pt, jet_eta, jet_phi = _pt_eta_phi(total)
     real = pt > 0
     angles = (eta - jet_eta[:, None], wrap(phi - jet_phi[:, None]))

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 from alkaid.codegen import RTLModel
@@ -30,6 +30,7 @@ from salt_hls.fixed import FixedType
 from salt_hls.graph.graph import Graph
 from salt_hls.reports.model import Module, SynthesisRecord
 from salt_hls.rtl.tracer import HLS4MLTracer
+from salt_hls.wording import command
 
 Progress = Callable[[str], None]
 """Is told, in a few words, what long work is doing."""
@@ -114,7 +115,8 @@ class Port:
                 weights[-1] *= -1 if signed else 1
                 values[:, k] = bits[:, first : first + width] @ weights
             first += width
-        return cast(NDArray[np.float64], values * 2.0 ** -np.array(self.frac_bits, np.float64))
+        exact: NDArray[np.float64] = values * 2.0 ** -np.array(self.frac_bits, np.float64)
+        return exact
 
 
 @dataclass(frozen=True)
@@ -196,7 +198,8 @@ class RtlProject:
             )
         except (OSError, ValueError, TypeError, KeyError):
             raise UserError(
-                f"{folder}: no RTL project ({MANIFEST} is missing or damaged); run `make rtl` first"
+                f"{folder}: no RTL project ({MANIFEST} is missing or damaged); run "
+                f"{command('rtl')} first"
             ) from None
 
     def kernels(self) -> dict[str, str]:
@@ -262,6 +265,11 @@ class RtlProject:
         )
 
 
+def rtl_key(graph: Graph, *options: Any) -> str:
+    """Digest of all that the RTL of a graph depends on."""
+    return digest(graph_digest(graph), version("alkaid"), *options)
+
+
 def generate(
     graph: Graph,
     folder: Path,
@@ -286,7 +294,7 @@ def generate(
     check_options(clock_ns, multipliers)
     delay = stage_budget(clock_ns) if stage_delay_ns is None else stage_delay_ns
     options = (clock_ns, part, delay, multipliers, ternary_adders, feature_types)
-    key = digest(graph_digest(graph), options)
+    key = rtl_key(graph, options)
     if (before := existing(folder)) and before.key == key:
         return before
 

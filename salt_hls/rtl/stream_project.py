@@ -13,7 +13,6 @@ import numpy as np
 from alkaid.trace import trace
 from alkaid.trace.passes import optimize
 
-from salt_hls.digest import digest, graph_digest
 from salt_hls.errors import UserError
 from salt_hls.files import replacing_folder
 from salt_hls.fixed import FixedType
@@ -35,6 +34,7 @@ from salt_hls.rtl.project import (
     is_project,
     port_of,
     registers_and_stages,
+    rtl_key,
     silent,
     stage_budget,
     write_manifest,
@@ -65,7 +65,7 @@ def generate_stream(
     folder = folder.resolve()
     check_options(clock_ns, multipliers)
     delay = stage_budget(clock_ns)
-    key = digest(graph_digest(graph), clock_ns, part, multipliers, feature_types)
+    key = rtl_key(graph, clock_ns, part, multipliers, feature_types)
     if (before := existing(folder)) and before.key == key:
         return before
 

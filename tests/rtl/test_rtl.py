@@ -17,8 +17,9 @@ import pytest
 from salt_hls.errors import UserError
 from salt_hls.fixed import FixedType
 from salt_hls.graph.graph import Graph
+from salt_hls.rtl import project as project_module
 from salt_hls.rtl import verilator, yosys, yosys_stage
-from salt_hls.rtl.project import MANIFEST, Port, RtlProject, generate
+from salt_hls.rtl.project import MANIFEST, Port, RtlProject, generate, rtl_key
 from salt_hls.rtl.verilator import simulate
 
 from .graphs import events
@@ -52,6 +53,14 @@ def test_kept_when_nothing_changed_and_made_anew_when_something_did(
     faster = generate(tagger_graph, tmp_path / "rtl", clock_ns=2.5)
     assert len(faster.stages) > len(first.stages)
     assert told and {p.name for p in tmp_path.iterdir()} == {"rtl", ".rtl.lock"}
+
+
+def test_another_alkaid_makes_another_key(
+    tagger_graph: Graph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = rtl_key(tagger_graph)
+    monkeypatch.setattr(project_module, "version", {"alkaid": "0.0"}.__getitem__)
+    assert rtl_key(tagger_graph) != before
 
 
 def test_a_folder_of_others_is_not_replaced(tagger_graph: Graph, tmp_path: Path) -> None:

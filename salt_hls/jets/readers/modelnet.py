@@ -64,7 +64,7 @@ def read_off(path: Path) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         raise UserError(f"{path}: damaged OFF mesh: not the numbers its header promises") from None
     if not np.isfinite(vertices).all():
         raise UserError(f"{path}: damaged OFF mesh: NaN or infinity among the vertices")
-    if not len(triangles) or triangles.min() < 0 or triangles.max() >= count:
+    if not len(triangles) or np.min(triangles) < 0 or np.max(triangles) >= count:
         raise UserError(f"{path}: damaged OFF mesh: faces name vertices it does not have")
     return vertices, triangles
 
