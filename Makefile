@@ -1,4 +1,5 @@
-# salt-hls: `make firmware MODEL=salt_p4` and `make test` are all a newcomer needs.
+# salt-hls: `make firmware MODEL=salt_p4` and `make test` are all a newcomer needs; `make` alone
+# prints the texts after ##.
 MODEL ?= salt_p4
 BACKEND ?= vitis
 BUDGET ?= cms_l1t_jet
@@ -18,50 +19,103 @@ READY := $(VENV)/.ready
 # Of the RTL: the model's own clock unless CLOCK_NS is given.
 HARDWARE := --budget '$(BUDGET)' $(if $(CLOCK_NS),--clock-ns '$(CLOCK_NS)') $(if $(MULTIPLIERS),--multipliers '$(MULTIPLIERS)')
 
-.PHONY: firmware rtl synth test test-bits test-all lock mutants data train results scaling diagnose golden bench report lint clean
+# Of what is written after `make`, every variable must be one that the target takes.
+TAKES_firmware := MODEL BACKEND BUDGET
+TAKES_rtl := MODEL BUDGET CLOCK_NS MULTIPLIERS
+TAKES_synth := $(TAKES_rtl) TOOL STEPS
+TAKES_report := MODEL BUDGET STRICT
+TAKES_golden := MODEL CHECK
+TAKES_data := JETS DATA
+TAKES_train := MODEL DATA SEED SHIP
+TAKES_results := ROWS
+TAKES_diagnose := MODEL DATA
+TAKES_bench := MODEL
 
-firmware: $(READY)
+GOALS := $(or $(MAKECMDGOALS),help)
+TAKES := $(sort $(foreach goal,$(GOALS),$(TAKES_$(goal))) PYTHON VENV)
+GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))
+ODD := $(firstword $(filter-out $(TAKES),$(GIVEN)))
+ifneq ($(ODD),)
+NEAR := $(shell python3 -c 'import difflib, sys; print(*difflib.get_close_matches(sys.argv[1].upper(), sys.argv[2:], 1))' \
+	'$(ODD)' $(TAKES) 2>/dev/null)
+$(error salt-hls: `make $(GOALS)` takes no $(ODD)=$(if $(NEAR),; did you mean $(NEAR)=? It takes,, but) $(addsuffix =,$(TAKES)))
+endif
+
+# VARIABLE=1 is --variable, VARIABLE=0 is nothing.
+flag = $(if $(filter-out 0,$($1)),--$(shell echo $1 | tr A-Z a-z))
+
+# The words of its messages are then those of make.
+export SALT_HLS_CALLER := make
+
+.DEFAULT_GOAL := help
+.PHONY: help quickstart firmware rtl synth test test-bits test-all lock mutants data train results scaling diagnose golden bench report lint clean
+
+help:
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@sed -n 's/^## /  /p' Makefile
+
+##
+## MODEL=salt_p4        a shipped model, or a path to your own YAML or saved Keras model
+## BACKEND=vitis        or vivado: the HLS compiler that the project is for
+## BUDGET=cms_l1t_jet   one of synth/budgets, or a path to your own; STRICT=1: kept, or status 1
+## CLOCK_NS=  MULTIPLIERS=lut or dsp         of the RTL
+## TOOL=yosys           or estimate, vitis, vivado; STEPS=csim,csynth,cosim,vsynth,route of the last two
+## JETS=                how many, else 610,000; DATA=data the folder or file of the jets
+## SEED=  SHIP=1        of the training; over the shipped weights
+## CHECK=1              compares golden logits, writes nothing; without MODEL= all shipped ones
+## PYTHON=  VENV=.venv  what runs it
+
+quickstart: $(READY) ## train a tiny model on the shipped jets and build it, in five minutes
+	@$(RUN) quickstart
+
+firmware: $(READY) ## write MODEL's HLS project and check every bit of it
 	@$(RUN) firmware '$(MODEL)' --backend '$(BACKEND)' --budget '$(BUDGET)'
 
-rtl: $(READY)
+rtl: $(READY) ## write MODEL's Verilog, simulate it at one jet a clock, check every bit
 	@$(RUN) rtl '$(MODEL)' $(HARDWARE)
 
-synth: $(READY)
+synth: $(READY) ## get the hardware figures of TOOL
 	@$(RUN) synth '$(MODEL)' --tool '$(TOOL)' --steps '$(STEPS)' $(HARDWARE)
 
-test: $(READY)
+test: $(READY) ## run the tests that take seconds each
 	@$(VENV)/bin/python -m pytest -n 2 -m "not slow"
 
 # What may depend on Python, TensorFlow or numpy: weights, conversion, C-simulation, every bit.
-test-bits: $(READY)
+test-bits: $(READY) ## run the tests whose bits may depend on Python and TensorFlow
 	@$(VENV)/bin/python -m pytest -n 2 -m "not slow" $(addprefix tests/test_,$(BITS))
 
-test-all: $(READY)
+test-all: $(READY) ## run all tests
 	@$(VENV)/bin/python -m pytest -n 2
 
 # Goes on where it was stopped; the score is in docs/results/mutants.json.
-mutants: $(READY)
+mutants: $(READY) ## measure what the tests find
 	@$(VENV)/bin/python tests/mutants.py
 
-data golden scaling: $(READY)
-	@$(RUN) $@
+data: $(READY) ## generate JETS jets in DATA
+	@$(RUN) data $(if $(JETS),--jets '$(JETS)') $(if $(DATA),--data '$(DATA)')
 
-train: $(READY)
-	@$(RUN) train '$(MODEL)' $(if $(DATA),--data '$(DATA)') $(if $(SEED),--seed '$(SEED)') $(if $(SHIP),--ship)
+golden: $(READY) ## write the regression logits of MODEL, or of all shipped models, or CHECK them
+	@$(RUN) golden $(if $(filter file,$(origin MODEL)),,'$(MODEL)') $(call flag,CHECK)
 
-diagnose: $(READY)
+scaling: $(READY) ## measure streaming firmware against particles and lanes
+	@$(RUN) scaling
+
+train: $(READY) ## train MODEL on DATA, float then quantized
+	@$(RUN) train '$(MODEL)' $(if $(DATA),--data '$(DATA)') $(if $(SEED),--seed '$(SEED)') $(call flag,SHIP)
+
+diagnose: $(READY) ## look for signs of failure in MODEL
 	@$(RUN) diagnose '$(MODEL)' $(if $(DATA),--data '$(DATA)')
 
-results: $(READY)
+results: $(READY) ## train the rivals and ablations without a result (ROWS= of the study)
 	@$(RUN) results $(ROWS)
 
-bench: $(READY)
+bench: $(READY) ## measure the C-simulation of MODEL
 	@$(RUN) $@ '$(MODEL)'
 
-report: $(READY)
-	@$(RUN) report '$(MODEL)' --budget '$(BUDGET)' $(if $(STRICT),--strict)
+report: $(READY) ## judge the best figures of MODEL against BUDGET
+	@$(RUN) report '$(MODEL)' --budget '$(BUDGET)' $(call flag,STRICT)
 
-lint: $(READY)
+lint: $(READY) ## run ruff, mypy and clang-format
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
@@ -86,10 +140,10 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 
 # The newest versions that pyproject.toml allows, for every Python, with their hashes.
-lock: $(READY)
+lock: $(READY) ## renew requirements.lock
 	@$(VENV)/bin/uv --quiet pip compile pyproject.toml --extra all --extra dev --group lock \
 		--universal --python-version 3.10 --upgrade --generate-hashes --no-annotate \
 		--custom-compile-command 'make lock' --output-file requirements.lock
 
-clean:
+clean: ## remove build and VENV
 	rm -rf build $(VENV)

@@ -1,25 +1,86 @@
-"""salt-hls: FPGA trigger firmware of quantized SAL-T jet taggers, checked bit by bit."""
+"""salt-hls: FPGA trigger firmware of quantized SAL-T jet taggers, checked bit by bit.
+
+The public Python interface is what is named in `__all__`; docs/python.md shows it at work.
+"""
 
 from __future__ import annotations
 
 import os
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from salt_hls.config import ModelConfig
+    from salt_hls.errors import UserError
+    from salt_hls.firmware.build import load_model
+    from salt_hls.firmware.built import Firmware
+    from salt_hls.firmware.emulator import emulator
+    from salt_hls.inputs import Inputs
+    from salt_hls.layers.conv_attention.keras import ConvAttention
+    from salt_hls.layers.dynamic_tanh.keras import DynamicTanh
+    from salt_hls.layers.fixed_activation.keras import FixedActivation
+    from salt_hls.layers.head_dense.keras import HeadDense
+    from salt_hls.layers.partitioned_projection.keras import PartitionedProjection
+    from salt_hls.models import build_model, import_sal_t4hep
+    from salt_hls.weights import load_weights, save_weights
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "ConvAttention",
+    "DynamicTanh",
+    "Firmware",
+    "FixedActivation",
+    "HeadDense",
+    "Inputs",
+    "ModelConfig",
+    "PartitionedProjection",
+    "UserError",
+    "build_model",
+    "emulator",
+    "import_sal_t4hep",
+    "load_model",
+    "load_weights",
+    "register",
+    "save_weights",
+    "stream",
+]
+
+_MODULES = {
+    "Firmware": "firmware.built",
+    "Inputs": "inputs",
+    "ModelConfig": "config",
+    "UserError": "errors",
+    "build_model": "models",
+    "emulator": "firmware.emulator",
+    "import_sal_t4hep": "models",
+    "load_model": "firmware.build",
+    "load_weights": "weights",
+    "save_weights": "weights",
+}
+"""Where names come from, when they are first asked for: TensorFlow takes its time to load."""
 
 # QKeras and hls4ml's reader are of Keras 2, which TensorFlow 2.16 and later keep as `tf_keras`.
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
 
 def register() -> None:
-    """Teaches hls4ml the SAL-T layers (Vivado and Vitis backends); call it as often as you like."""
+    """Teaches hls4ml the SAL-T layers (Vivado and Vitis backends); call it as often as you like.
+
+    In models that have one of them, the weights of QDense and the types of maxima are exact from
+    then on, and hls4ml warns of an input without a precision, and of values off its grid.
+    """
     from salt_hls.layers import register_hls
 
     register_hls()
 
 
 def stream(graph: Any, particles_per_clock: int = 1) -> None:
-    """Prepares a graph that hls4ml has converted with io_type "io_stream"; then write it."""
+    """Prepares a graph that hls4ml has converted with io_type "io_stream"; then write it.
+
+    particles_per_clock: how many particles enter in one clock. Raises `UserError` for a graph of
+    another io_type, and for a number that is not 1 ... particles.
+    """
     from salt_hls.firmware import streams
 
     streams.stream(graph, particles_per_clock)
@@ -27,9 +88,16 @@ def stream(graph: Any, particles_per_clock: int = 1) -> None:
 
 
 def __getattr__(name: str) -> Any:
-    # TensorFlow loads only when a float model is imported.
-    if name == "import_sal_t4hep":
-        from salt_hls.models import import_sal_t4hep
+    if name not in __all__:
+        raise AttributeError(f"module 'salt_hls' has no attribute {name!r}")
+    if name in _MODULES:
+        module = _MODULES[name]
+    else:
+        from salt_hls.layers import KERAS_CLASSES, STEMS
 
-        return import_sal_t4hep
-    raise AttributeError(f"module 'salt_hls' has no attribute {name!r}")
+        module = f"layers.{STEMS[KERAS_CLASSES.index(name)]}.keras"
+    return getattr(import_module(f"salt_hls.{module}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

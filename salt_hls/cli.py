@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import signal
 import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from enum import Enum
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,34 +30,68 @@ from rich.progress import (
 )
 from rich.table import Column, Table
 
-from salt_hls.config import CLOCK_NS, find_model
+from salt_hls import __version__
+from salt_hls.config import CLOCK_NS, MODEL_FILES, MODELS, find_model
 from salt_hls.errors import UserError
 from salt_hls.extras import need
-from salt_hls.files import DISK, disk_error, fresh_folder, locked
-from salt_hls.paths import CHECKOUT
+from salt_hls.files import DISK, disk_error, locked
+from salt_hls.paths import CHECKOUT, SYNTH
 from salt_hls.processes import cores
 from salt_hls.quiet import quiet_tensorflow
+from salt_hls.wording import as_typed, command, option
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 app = typer.Typer(
     help="From a quantized SAL-T jet tagger to FPGA trigger firmware, checked bit by bit.",
-    no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
-console = Console()
-errors = Console(stderr=True)
+
+
+PIPED = 10_000
+"""Width where no terminal limits it: nothing is cut or folded in a pipe or a file."""
+
+console = Console(width=None if sys.stdout.isatty() else PIPED)
+errors = Console(width=None if sys.stderr.isatty() else PIPED, stderr=True)
 
 CACHE = "cache"
 """Folder, in that of the builds, of compiled simulators and synthesized stages."""
 
+QUICKSTART = MODELS / "quickstart" / "quickstart.yaml"
+
+PULSE_S = 5.0
+"""Between two lines of progress, where no terminal is."""
+
+
+def _model_names(incomplete: str) -> list[str]:
+    """For the shell: shipped models, and files that may be models."""
+    found = [p.stem for p in MODELS.glob("*.yaml")]
+    found += [
+        str(p) for p in Path().glob(f"{incomplete}*") if p.is_dir() or p.suffix in MODEL_FILES
+    ]
+    return sorted(name for name in found if name.startswith(incomplete))
+
+
+def _budget_names(incomplete: str) -> list[str]:
+    found = [p.stem for p in (SYNTH / "budgets").glob("*.yaml")]
+    return sorted(name for name in found if name.startswith(incomplete))
+
+
 Model = Annotated[
-    str, typer.Argument(help="A shipped model, or a path to your own YAML or saved Keras model.")
+    str,
+    typer.Argument(
+        help="A shipped model, or a path to your own YAML or saved Keras model.",
+        autocompletion=_model_names,
+    ),
 ]
 Build = Annotated[Path, typer.Option(help="Folder of the builds.")]
 BudgetName = Annotated[
-    str, typer.Option("--budget", help="A budget of synth/budgets, or a path to your own.")
+    str,
+    typer.Option(
+        "--budget",
+        help="A budget of synth/budgets, or a path to your own.",
+        autocompletion=_budget_names,
+    ),
 ]
 
 
@@ -104,7 +140,19 @@ Multiplier = Annotated[
 
 @contextmanager
 def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """A progress display fed by (description, done, total)."""
+    """A progress display fed by (description, done, total): a bar, or lines every few seconds."""
+    with _bar() if errors.is_terminal else _pulse() as show:
+
+        def update(description: str, done: int, total: int) -> None:
+            if _Interrupted.received:
+                raise _Interrupted
+            show(description, done, total)
+
+        yield update
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[str, int, int], None]]:
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -114,13 +162,31 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
     )
     with Progress(*columns, console=errors, transient=True) as bar:
         task = bar.add_task("", total=None)
+        yield lambda text, done, total: bar.update(
+            task, description=text, completed=done, total=total
+        )
 
-        def update(description: str, done: int, total: int) -> None:
-            if _Interrupted.received:
-                raise _Interrupted
-            bar.update(task, description=description, completed=done, total=total)
 
-        yield update
+@contextmanager
+def _pulse() -> Iterator[Callable[[str, int, int], None]]:
+    ended, begun, state = threading.Event(), time.monotonic(), "start"
+
+    def show(description: str, done: int, total: int) -> None:
+        nonlocal state
+        state = description if total < 2 else f"{description} {done:,}/{total:,}"
+
+    def tell() -> None:
+        while not ended.wait(PULSE_S):
+            with suppress(OSError, ValueError):  # nobody reads it any more
+                _say(errors, f"salt-hls: {state} ({time.monotonic() - begun:.0f} s)")
+
+    thread = threading.Thread(target=tell, daemon=True)
+    thread.start()
+    try:
+        yield show
+    finally:
+        ended.set()
+        thread.join(1)
 
 
 @contextmanager
@@ -133,11 +199,9 @@ def alone(model: str, build: Path) -> Iterator[None]:
 
     folder = build_folder(build, find_model(model).stem)
 
-    def say() -> None:
-        text = f"salt-hls: waiting for another run on {folder} to end"
-        errors.print(text, markup=False, highlight=False, soft_wrap=True)
-
-    with locked(folder, say):
+    with locked(
+        folder, lambda: _say(errors, f"salt-hls: waiting for another run on {folder} to end")
+    ):
         yield
 
 
@@ -158,13 +222,12 @@ def firmware(
         from salt_hls.firmware.build import build_firmware, require_exact
 
         report = build_firmware(model, backend.value.capitalize(), build, limits, cores(), update)  # type: ignore[arg-type]
-    _print_report(report)
+    _print_bits(report)
+    _print_physics(report)
     require_exact(report, build)
     _print_synthesis(report)
     folder = build / report.model
-    console.print(
-        f"firmware [bold]{folder / 'firmware'}[/], report [bold]{folder / 'report.html'}[/]"
-    )
+    _say(console, f"firmware {folder / 'firmware'}, report {folder / 'report.html'}")
 
 
 @app.command()
@@ -189,9 +252,10 @@ def rtl(
         _, _, report = build_rtl(
             made, options, limits, build / CACHE, cores(), lambda text: update(text, 0, 1)
         )
-    _print_report(report)
+    _print_bits(report)
+    _print_physics(report)
     _print_synthesis(report)
-    console.print(f"RTL [bold]{made.folder / 'rtl'}[/]")
+    _say(console, f"RTL {made.folder / 'rtl'}")
 
 
 @app.command()
@@ -241,19 +305,29 @@ def synth(
 
 @app.command()
 def data(
-    jets: Annotated[int, typer.Option(min=100, help="About how many jets, all classes.")] = 560_000,
+    jets: Annotated[
+        int | None,
+        typer.Option(
+            min=100,
+            help="Jets in all, else the 610,000 the shipped models are trained on.",
+        ),
+    ] = None,
     data: Annotated[Path, typer.Option(help="Folder the jets are written to.")] = Path("data"),
 ) -> None:
-    """Generates jets with Pythia8 and FastJet; continues where it was interrupted."""
-    need("data", "data", "plots")
-    from salt_hls.jets.generator import generate
-    from salt_hls.jets.plots import plot_classes
+    """Generates jets with Pythia8 and FastJet, 80 % to train, 10 % to validate, 10 % to test.
 
+    The classes are alike. Continues where it was interrupted.
+    """
+    need("data", "data", "plots")
     with progress_bar() as update:
+        from salt_hls.jets.generator import generate
+        from salt_hls.jets.plots import plot_classes
+
         paths = list(generate(jets, data, cores(), lambda d, n: update("collisions", d, n)))
         update("plot", 0, 1)
         plot_classes(data / "validation.h5", data / "classes.png")
-    console.print(f"jets in {', '.join(str(p) for p in paths)}; plot in {data / 'classes.png'}")
+    _say(console, f"jets in {', '.join(str(p) for p in paths)}; plot in {data / 'classes.png'}")
+    _say(console, "simulated by Pythia8 (arXiv:2203.11601), clustered by FastJet (arXiv:1111.6097)")
 
 
 @app.command()
@@ -276,27 +350,74 @@ def train(
     Weights go beside the YAML, those of a shipped model to build/trained with a copy of its YAML.
     """
     need("train", "plots")
-    from salt_hls.training.run import train_model, weights_folder
-    from salt_hls.training.train import Progress as Step
-
+    path = find_model(model)
     with progress_bar() as update:
+        from salt_hls.training.run import train_model, weights_folder
 
-        def step(p: Step) -> None:
-            so_far = "" if p.accuracy is None else f", accuracy {p.accuracy:.4f}"
-            name = f"{p.stage} phase {p.phase}/{p.phases} epoch {p.epoch}/{p.epochs}{so_far}"
-            update(name, p.step, p.steps)
+        result = train_model(model, data, build, _epochs(update), _warn, seed, ship)
+    _print_training(result)
+    stem = weights_folder(path, build, ship) / result.model
+    _say(console, f"weights {stem}.weights.h5")
+    if stem.with_name(f"{stem.name}.yaml").exists():
+        _say(console, f"firmware from them: {command('firmware', f'{stem}.yaml')}")
 
-        result = train_model(model, data, build, step, _warn, seed, ship)
-    table = Table(
-        "", "accuracy", "mean AUC", title=f"{result.model}: {result.float_.events} test jets"
-    )
+
+def _epochs(update: Callable[[str, int, int], None]) -> Callable[[Any], None]:
+    """What a training calls with where it is."""
+
+    def step(p: Any) -> None:
+        so_far = "" if p.accuracy is None else f", accuracy {p.accuracy:.4f}"
+        name = f"{p.stage} phase {p.phase}/{p.phases} epoch {p.epoch}/{p.epochs}{so_far}"
+        update(name, p.step, p.steps)
+
+    return step
+
+
+def _print_training(result: Any) -> None:
+    title = f"{result.model}: {result.float_.events} test jets"
+    table = Table("", "accuracy", "mean AUC", title=title)
     for name, metrics in (("float", result.float_), ("quantized", result.quantized)):
         table.add_row(name, f"{metrics.accuracy:.4f}", f"{metrics.auc['mean']:.4f}")
     console.print(table)
-    stem = weights_folder(find_model(model), build, ship) / result.model
-    console.print(f"weights [bold]{stem}.weights.h5[/]", soft_wrap=True)
-    if stem.with_name(f"{stem.name}.yaml").exists():
-        console.print(f"firmware from them: salt-hls firmware {stem}.yaml", soft_wrap=True)
+
+
+@app.command()
+def quickstart(build: Build = Path("build")) -> None:
+    """Trains a tiny model on the shipped jets and builds its firmware: a few minutes in all.
+
+    A demonstration: `data`, `train` and `firmware` do the same with as many jets as it takes.
+    """
+    need("quickstart", "plots")
+    from salt_hls.files import replacing
+    from salt_hls.reports.budget import load_budget
+
+    path = build / "trained" / QUICKSTART.name
+    with replacing(path) as partial:
+        partial.write_bytes(QUICKSTART.read_bytes())
+    model, begun = str(path), time.monotonic()
+    with alone(model, build), progress_bar() as update:
+        from salt_hls.firmware.build import SAMPLE, build_firmware, require_exact
+        from salt_hls.training.run import train_model
+
+        result = train_model(model, SAMPLE, build, _epochs(update))
+        limits = load_budget(DEFAULT_BUDGET)
+        report = build_firmware(model, "Vitis", build, limits, cores(), update)
+    _print_training(result)
+    _print_bits(report)
+    require_exact(report, build)
+    folder, took = build / report.model, time.monotonic() - begun
+    _say(
+        console,
+        f"trained on {result.training_jets:,} jets of {SAMPLE.name} and built in {took:.0f} s: a "
+        f"demonstration, no good tagger. Judge it by the {result.float_.events} test jets above: "
+        "accuracies in its report are of all the jets, most of which it was trained on.",
+    )
+    _say(console, f"firmware {folder / 'firmware'}, report {folder / 'report.html'}")
+    _say(
+        console,
+        f"next: {command('data')}, then {command('train', 'mine.yaml')} of a copy of {path}, then "
+        f"{command('firmware', 'mine.yaml')}",
+    )
 
 
 @app.command()
@@ -312,10 +433,10 @@ def diagnose(
 
     build_folder(build, find_model(model).stem)
     need("diagnose", "plots")
-    from salt_hls.firmware.diagnose import diagnose as run
-
     with progress_bar() as update:
-        result = run(model, build, data, update)
+        from salt_hls.firmware.diagnose import diagnose as look
+
+        result = look(model, build, data, update)
     table = Table("order", "accuracy", "difference", title=f"{result.model}: {result.jets} jets")
     for order in result.orders:
         change = f"{order.difference:+.2%} ± {order.error:.2%}" if order.error else ""
@@ -327,48 +448,66 @@ def diagnose(
             table.add_row(f"{head.layer} {head.head}", *(f"{w:.2f}" for w in head.weights))
         console.print(table)
     for warning in result.warnings:
-        console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
+        _say(console, f"warning: {warning}")
     folder = build / result.model / "diagnose"
-    console.print(f"all of it in {folder / 'diagnose.json'}, plot {folder / 'diagnose.png'}")
+    _say(console, f"all of it in {folder / 'diagnose.json'}, plot {folder / 'diagnose.png'}")
 
 
 @app.command()
 def golden(
-    models: Annotated[list[str] | None, typer.Argument(help="All shipped models if none.")] = None,
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(help="Shipped models, or paths to your own; all shipped ones if none."),
+    ] = None,
+    check: Annotated[
+        bool, typer.Option(help="Write nothing; a bit that has changed is exit status 1.")
+    ] = False,
     build: Build = Path("build"),
 ) -> None:
-    """Renews the committed C-simulation logits and prints what changed."""
-    from salt_hls.config import MODELS
-    from salt_hls.firmware import golden as regression
-    from salt_hls.firmware.build import load_tagger, write_and_compile
+    """Writes the logits of a model's checked firmware beside it, or compares them with these.
 
-    for name in models or sorted(p.stem for p in MODELS.glob("*.yaml")):
-        with progress_bar() as update:
-            update(f"simulate {name}", 0, 1)
-            tagger = load_tagger(name)
-            log = build / "golden" / f"{tagger.name}.compile.log"
-            with fresh_folder(build / "golden" / tagger.name) as folder:
-                project = write_and_compile(tagger, folder, "Vitis", log)
-                new = regression.simulated_logits(tagger, project, cores())
-        try:
-            change = regression.changes(regression.read_golden(name), new)
-        except UserError:
-            change = "new"
-        regression.write_golden(name, new)
-        console.print(f"{name}: {change}")
+    Builds the firmware where anything it depends on has changed. Those of shipped models are in
+    tests/golden of the repository.
+    """
+    from salt_hls.firmware import golden as regression
+    from salt_hls.reports.budget import load_budget
+
+    names = models or sorted(p.stem for p in MODELS.glob("*.yaml"))
+    places = {name: regression.golden_path(find_model(name)) for name in names}
+    there = {n: regression.read_golden(p, n) for n, p in places.items() if check or p.exists()}
+    limits, faults = load_budget(DEFAULT_BUDGET), 0
+    for name, path in places.items():
+        with alone(name, build), progress_bar() as update:
+            from salt_hls.firmware.build import checked_firmware
+
+            made = checked_firmware(name, None, build, limits, cores(), update)
+            new = regression.golden_of(made)
+        old = there.get(name)
+        change = "new" if old is None else regression.changes(old, new)
+        text = f"{made.tagger.name}: {change}"
+        if not check:
+            regression.write_golden(path, new)
+            _say(console, f"{text}, in {path}")
+        elif change.startswith(regression.NO_CHANGE):
+            _say(console, text)
+        else:
+            faults += 1
+            _say(errors, f"salt-hls: {text}; {command('golden', name)} accepts them")
+    if faults:
+        raise typer.Exit(1)
 
 
 @app.command()
 def bench(model: Model = "salt_p4", build: Build = Path("build")) -> None:
     """Measures the speed and memory of C-simulation; writes them to a file."""
-    from salt_hls.firmware.bench import bench as measure
-
-    path = build / "bench" / f"{Path(model).stem}.json"
+    path = build / "bench" / f"{find_model(model).stem}.json"
     with progress_bar() as update:
+        from salt_hls.firmware.bench import bench as measure
+
         result = measure(model, path, update)
     for key, value in result.items():
-        console.print(f"{key}: {value}")
-    console.print(f"written to {path}")
+        _say(console, f"{key}: {value}")
+    _say(console, f"written to {path}")
 
 
 @app.command()
@@ -381,9 +520,10 @@ def scaling(
 ) -> None:
     """Measures cycles and area of a streaming tagger against particles and lanes."""
     need("scaling", "rtl", "plots")
-    from salt_hls.rtl.scaling import measure
-
+    find_model(model)
     with progress_bar() as update:
+        from salt_hls.rtl.scaling import measure
+
         result = measure(model, path, build / CACHE, cores(), lambda text: update(text, 0, 1))
     table = Table("particles", "a clock", "II", "latency", "LUT", "FF", "events")
     for p in result.points:
@@ -392,7 +532,7 @@ def scaling(
             *(f"{count:,}" for count in (p.lut, p.ff, p.events)),
         )
     console.print(table)
-    console.print(f"written to {path} and {path.with_suffix('.png')}")
+    _say(console, f"written to {path} and {path.with_suffix('.png')}")
 
 
 @app.command()
@@ -427,7 +567,7 @@ def results(
         with progress_bar() as update:
             run_missing(found, runs, data, build / "results", jobs or cores(), update)
     written = write(declared, found, study.parent.with_suffix(".md"))
-    console.print(f"renewed {', '.join(str(p) for p in written)}")
+    _say(console, f"renewed {', '.join(str(p) for p in written)}")
 
 
 @app.command()
@@ -436,42 +576,54 @@ def report(
     from_: Annotated[
         Path | None, typer.Option("--from", help="Folder of vendor reports to read.")
     ] = None,
-    json_: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
-    budget: Annotated[
-        str, typer.Option(help="A budget of synth/budgets, or a path to your own.")
-    ] = "cms_l1t_jet",
+    json_: Annotated[
+        bool,
+        typer.Option(
+            "--json",
+            help="Print report.json (docs/report.md) alone; with --from, only its figures.",
+        ),
+    ] = False,
+    schema: Annotated[bool, typer.Option("--schema", help="Print report.json's schema.")] = False,
+    budget: BudgetName = DEFAULT_BUDGET,
     strict: Annotated[
         bool, typer.Option(help="Any limit that is not proven to be kept is exit status 1.")
     ] = False,
     build: Build = Path("build"),
 ) -> None:
     """Reads vendor reports, judges the best figures against a budget, renews the page."""
+    from salt_hls.files import exists
     from salt_hls.reports.budget import judge, load_budget
-    from salt_hls.reports.folder import add
-    from salt_hls.reports.model import Report
+    from salt_hls.reports.folder import add, build_folder
+    from salt_hls.reports.model import Report, json_schema
     from salt_hls.reports.vendor import scan_reports
 
+    if schema:
+        typer.echo(json.dumps(json_schema(), indent=1))
+        return
     if model is None and from_ is None:
         raise typer.BadParameter("give a model, or --from DIR")
+    limits = load_budget(budget)
     scan = None if from_ is None else scan_reports(from_)
     records = [] if scan is None else scan.records
     for warning in [] if scan is None else scan.warnings:
         _warn(warning)
     for problem in [] if scan is None else scan.problems:
         _say(errors, f"salt-hls: {problem}")
-    limits = load_budget(budget)
     if model is None:
         result = Report(model=str(from_), synthesis=records)
         result.budget = judge(result, limits)
     else:
-        result = add(records, build / Path(model).stem, limits)
+        folder = build_folder(build, Path(model).stem)
+        if not exists(folder):
+            find_model(model)
+            raise UserError(f"{folder}: no such build; {command('firmware', model)} makes it")
+        result = add(records, folder, limits)
     if json_:
-        rows = [r.model_dump(mode="json") for r in (records if scan else result.synthesis)]
-        typer.echo(json.dumps({"synthesis": rows}))
+        shown = result if scan is None else result.model_copy(update={"synthesis": records})
+        typer.echo(shown.to_json(), nl=False)
     else:
         _print_synthesis(result)
-    over = result.budget is None or not result.budget.passed
-    if (strict and over) or (scan is not None and scan.problems):
+    if (strict and result.verdict != "pass") or (scan is not None and scan.problems):
         raise typer.Exit(1)
 
 
@@ -484,10 +636,10 @@ def _print_synthesis(report: Any) -> None:
     for r in report.synthesis:
         values = (r.lut, r.ff, r.dsp, r.bram18, r.latency_cycles, r.latency_ns, r.ii_cycles)
         table.add_row(r.source, r.stage, *(_figure(value) for value in values))
-    console.print(table)
     if report.budget is None:
-        console.print("budget: no figures to judge; `make rtl` or `make synth` gives them")
+        _say(console, f"budget: no figures to judge; {command('synth')} of the model gives them")
         return
+    console.print(table)
     verdict = report.budget
     headers = _folding("", "limit", "value", "", "source")
     table = Table(*headers, title=f"budget {verdict.name}")
@@ -529,7 +681,7 @@ def _figure(value: Any) -> str:
     return value if isinstance(value, str) else f"{value:,}"
 
 
-def _print_report(report: Any) -> None:
+def _print_bits(report: Any) -> None:
     table = Table("compared", "layers", "jets", "values", "mismatches", title=report.model)
     for pair in sorted({r.pair for r in report.bit_accuracy}):
         records = [r for r in report.bit_accuracy if r.pair == pair]
@@ -542,6 +694,9 @@ def _print_report(report: Any) -> None:
             f"[{'red' if wrong else 'green'}]{wrong}[/]",
         )
     console.print(table)
+
+
+def _print_physics(report: Any) -> None:
     if report.physics is None:
         return
     table = Table("", "float", "quantized", "C-simulation", title=f"{report.physics.events} jets")
@@ -593,11 +748,91 @@ def _tell_and_end(signals: int, told: threading.Event) -> None:
     os._exit(1)  # what still runs is killed by the watcher of `processes`
 
 
-def main() -> None:
-    """Entry point: a `UserError`, or a disk that fails, becomes its line and exit status 1.
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(versions())
+        raise typer.Exit
 
-    So does a signal to end (Ctrl-C, a closed terminal): its line comes at once.
+
+def versions() -> str:
+    """This program, and what it runs on, in a line."""
+    python = ".".join(map(str, sys.version_info[:3]))
+    found = [f"salt-hls {__version__}", f"Python {python}"]
+    for name, packages in PACKAGES.items():
+        for package in packages:
+            with suppress(PackageNotFoundError):
+                found.append(f"{name} {version(package)}")
+                break
+        else:
+            found.append(f"no {name}")
+    return ", ".join(found)
+
+
+PACKAGES = {
+    "TensorFlow": ("tensorflow-cpu", "tensorflow"),
+    "hls4ml": ("hls4ml",),
+    "QKeras": ("qkeras",),
+}
+"""What firmware depends on, and the distributions it comes in."""
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print versions, end."),
+    ] = False,
+) -> None:
+    pass
+
+
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # type: ignore[assignment]
+"""Of Typer, which does not export it."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Does what a command line says; returns the exit status.
+
+    A `UserError`, a disk that fails or a wrong command line is a line on standard error.
     """
+    try:
+        status = app(list(arguments) or ["--help"], prog_name="salt-hls", standalone_mode=False)
+    except UsageError as error:
+        _say(errors, f"salt-hls: {_usage(error, arguments)}")
+        return 2
+    except Exception as error:
+        fault = None if _Interrupted.received else _fault(error)
+        if fault is None:
+            raise
+        _say(errors, f"salt-hls: {fault}")
+        return 1
+    return status or 0
+
+
+def _usage(error: Any, arguments: Sequence[str]) -> str:
+    """What is wrong with a command line: the option as it was typed, and what it may be."""
+    text = " ".join(error.format_message().split()).rstrip(".")
+    text = text.replace("Value error, ", "").replace("Input should be", "must be")
+    if found := re.match(r"Invalid value(?: for '(?:--([\w-]+))?.*?')?: (.*)", text):
+        name, text = found.groups()
+        if name:
+            text = f"{option(name, _value_of(name, arguments))}: {text}"
+    path = error.ctx.command_path if error.ctx else "salt-hls"
+    return as_typed(f"{text}; see `{path} --help`")
+
+
+def _value_of(name: str, arguments: Sequence[str]) -> str | None:
+    """The value of the option --`name` in a command line."""
+    for this, following in zip(arguments, [*arguments[1:], None], strict=True):
+        if this == f"--{name}":
+            return following
+        if this.startswith(f"--{name}="):
+            return this.partition("=")[2]
+    return None
+
+
+def main() -> None:
+    """Entry point. A signal to end (Ctrl-C, a closed terminal) is a line, which comes at once."""
     if not (3, 10) <= sys.version_info[:2] <= (3, 13):
         found = ".".join(str(n) for n in sys.version_info[:2])
         errors.print(f"salt-hls: needs Python 3.10 to 3.13, found {found}")
@@ -621,16 +856,13 @@ def main() -> None:
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup
             signal.signal(number, _interrupted)
     try:
-        app()
-    except BaseException as error:
+        status = run(sys.argv[1:])
+    except BaseException:
         if _Interrupted.received:
             told.wait(GRACE_S)
             os._exit(1)  # Python and TensorFlow take their time to unload, and hear signals again
-        fault = _fault(error)
-        if fault is None:
-            raise
-        _say(errors, f"salt-hls: {fault}")
-        raise SystemExit(1) from None
+        raise
+    raise SystemExit(status)
 
 
 def _fault(error: BaseException) -> str | None:

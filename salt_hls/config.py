@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -23,6 +24,7 @@ from pydantic import (
 from salt_hls.errors import UserError
 from salt_hls.fixed import FLOAT32_BITS, FixedType, check_table
 from salt_hls.paths import KERAS_MODELS
+from salt_hls.wording import option
 
 MODELS = KERAS_MODELS
 
@@ -77,7 +79,10 @@ def _table_type(argument: FixedType, name: str = "") -> FixedType:
 TableType = Annotated[Type, AfterValidator(_table_type)]
 """The type of a value that is looked up in a table."""
 
-Count = Annotated[int, Field(gt=0, le=4096)]
+MAX_COUNT = 4096
+"""Most particles, partitions, columns, ..."""
+
+Count = Annotated[int, Field(gt=0, le=MAX_COUNT)]
 
 CLOCK_NS = (0.1, 1000.0)
 """Bounds of a clock period."""
@@ -266,6 +271,20 @@ class ModelConfig(Strict):
     training: Training | None = None
     firmware: Firmware = Firmware()
 
+    @staticmethod
+    def load(model: str | Path, **changes: Any) -> ModelConfig:
+        """The configuration of a shipped model's name or of a YAML's path, with `changes` of keys.
+
+        Raises `UserError` with file, key, rule and value got.
+        """
+        path = find_model(str(model))
+        if path.suffix not in (".yaml", ".yml"):
+            raise UserError(f"{path}: a saved Keras model has no configuration; give a YAML")
+        try:
+            return ModelConfig.model_validate({**read_yaml(path), **changes})
+        except ValidationError as error:
+            raise UserError(f"{path}: {first_fault(error)}") from None
+
     @model_validator(mode="after")
     def _consistent(self) -> ModelConfig:
         if self.partitions > self.particles:
@@ -349,7 +368,7 @@ def load_yaml(path: Path, kind: type[ConfigT]) -> ConfigT:
     try:
         return kind.model_validate(read_yaml(path))
     except ValidationError as error:
-        raise UserError(f"{path}: {first_fault(error)}") from None
+        raise UserError(f"{path}: {first_fault(error, kind)}") from None
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -364,22 +383,39 @@ def read_yaml(path: Path) -> dict[str, Any]:
         where = getattr(error, "problem_mark", None)
         line = f" at line {where.line + 1}" if where else ""
         twice = f": {error}" if isinstance(error, _DuplicateKey) else ""
-        raise UserError(f"{path}: not valid YAML{line}{twice}") from None
+        tab = "; indent with spaces, not with tabs" if re.search(r"^ *\t", text, re.M) else ""
+        raise UserError(f"{path}: not valid YAML{line}{twice}{tab}") from None
+    if content is None:
+        raise UserError(f"{path}: is empty; expected keys and values, as in a shipped YAML")
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected keys and values, got {type(content).__name__}")
     return content
 
 
-def first_fault(error: ValidationError) -> str:
-    """The first fault of a validation, in one line: key, rule, value got."""
-    fault = error.errors(include_url=False)[0]
+def first_fault(error: ValidationError, kind: type[BaseModel] | None = None) -> str:
+    """The first fault of a validation, in one line: key, rule, value got.
+
+    Of a misspelt key, which is both missing and unknown, the latter; `kind` has the right ones.
+    """
+    faults = error.errors(include_url=False)
+    fault = next((f for f in faults if f["type"] == "extra_forbidden"), faults[0])
     key = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
-        return f"unknown key {key!r}; remove it or check its spelling"
+        *_, name = map(str, fault["loc"])
+        near = get_close_matches(name, _keys(kind) if kind else (), 1)
+        fix = f"did you mean {near[0]!r}?" if near else "remove it or check its spelling"
+        return f"unknown key {key!r}; {fix}"
     if fault["type"] == "missing":
         return f"the key {key!r} is missing"
     message = fault["msg"].removeprefix("Value error, ").replace("\n", " ")
     return f"{key}: {message}, got {str(fault['input'])[:60]!r}" if key else message
+
+
+def _keys(kind: type[BaseModel]) -> set[str]:
+    """Every key of a configuration and of those inside it."""
+    schema = kind.model_json_schema()
+    records = (schema, *schema.get("$defs", {}).values())
+    return {key for record in records for key in record.get("properties", ())}
 
 
 MODEL_FILES = (".yaml", ".yml", ".keras", ".h5")
@@ -390,21 +426,41 @@ def find_model(name: str) -> Path:
 
     Raises `UserError` for anything else.
     """
-    path = Path(name)
+    path, given = Path(name), option("model", name)
     if path.suffix in MODEL_FILES:
         if not path.is_file():
-            raise UserError(f"model {name!r}: no such file")
+            raise UserError(f"{given}: {_not_there(path)}")
+        config = path.with_name(f"{path.name.removesuffix('.weights.h5')}.yaml")
+        if path.name.endswith(".weights.h5") and config.is_file():
+            raise UserError(f"{given}: holds weights alone; give {config}")
         # Folders and C++ get the model's name.
         if not (re.match(r"\w", path.stem) and path.stem.isprintable() and len(path.stem) <= 100):
             raise UserError(
-                f"model {name!r}: the file's name must begin with a letter or digit and have at "
+                f"{given}: the file's name must begin with a letter or digit and have at "
                 "most 100 characters, none of control; rename it"
             )
         return path
     known = sorted(p.stem for p in MODELS.glob("*.yaml"))
-    if name not in known:
-        raise UserError(
-            f"model {name!r}: not one of the shipped models ({', '.join(known)}) and not a path "
-            f"to a file ending in {', '.join(MODEL_FILES)}"
-        )
-    return MODELS / f"{name}.yaml"
+    if name in known:
+        return MODELS / f"{name}.yaml"
+    if path.is_dir():
+        raise UserError(f"{given}: {_not_there(path)}")
+    beside = [str(path) + suffix for suffix in MODEL_FILES if Path(str(path) + suffix).is_file()]
+    near = [*beside, *get_close_matches(name, known, 1)]
+    raise UserError(
+        f"{given}: not one of the shipped models ({', '.join(known)}) and not a path to a file "
+        f"ending in {', '.join(MODEL_FILES)}{f'; did you mean {near[0]}?' if near else ''}"
+    )
+
+
+def _not_there(path: Path) -> str:
+    """Why there is no model file at `path`, and what may have been meant."""
+    if path.is_dir():
+        return "is a folder; give the YAML or the saved Keras model in it"
+    if not path.parent.is_dir():
+        return f"no such file, and no folder {path.parent} in {Path.cwd()}"
+    there = [p.name for p in path.parent.iterdir() if p.suffix in MODEL_FILES]
+    near = get_close_matches(path.name, there, 1)
+    return f"no such file in {path.parent.resolve()}" + (
+        f"; did you mean {path.with_name(near[0])}?" if near else ""
+    )

@@ -29,9 +29,13 @@ def disk_error(path: Path | str, error: OSError) -> UserError:
     """The line for a user whose file or folder at `path` failed."""
     if error.errno in GONE:
         return UserError(f"{path}: not there, or removed while it was in use; run again")
+    fix = "free space on the disk"
+    if error.errno in (errno.ENOTDIR, errno.EEXIST):
+        fix = "a file is where a folder should be: move it away"
+    elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        fix = "make it writable"
     return UserError(
-        f"{path}: cannot be written ({error.strerror or error}); "
-        "free space on the disk, or write elsewhere"
+        f"{path}: cannot be written ({error.strerror or error}); {fix}, or write elsewhere"
     )
 
 

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
+from pydantic import ValidationError
 from qkeras import QActivation, QDense, get_quantizer
 
-from salt_hls.config import Feature, Inputs, ModelConfig, Types
+from salt_hls.config import Feature, Inputs, ModelConfig, Types, first_fault
 from salt_hls.errors import UserError
 from salt_hls.fixed import FixedType
 from salt_hls.layers import KERAS_CLASSES
@@ -139,6 +140,10 @@ def build_model(
     Raises `UserError` when `quantized` and no types are given, or when a sum could exceed the 24
     bits that float32 holds.
     """
+    if not isinstance(config, ModelConfig):
+        raise UserError(
+            f"build_model: config: give salt_hls.ModelConfig.load(...), got {type(config).__name__}"
+        )
     if quantized and config.types is None:
         raise UserError("types: the key is missing; a quantized model declares every type")
     inputs = tf.keras.Input((config.particles, features), name="particles")
@@ -227,6 +232,14 @@ def load_keras_model(path: Path) -> tf.keras.Model:
     return model
 
 
+class _Given(dict[str, Any]):
+    """What the user gave to `import_sal_t4hep`."""
+
+    def __missing__(self, key: str) -> Any:
+        known = ", ".join(sorted(self)) or "nothing"
+        raise UserError(f"import_sal_t4hep: {key} is missing; given are {known}")
+
+
 def import_sal_t4hep(
     weights: Mapping[str, NDArray[np.float32]], config: Mapping[str, Any]
 ) -> tf.keras.Model:
@@ -237,27 +250,32 @@ def import_sal_t4hep(
     d_ff, num_heads, proj_dim, cluster_E, cluster_F, share_EF, convolution, filter_heights,
     output_dim, arch ("linformer" or "transformer"). The filters are averaged into one kernel and
     their biases, which cancel in the softmax, dropped; what 1/sqrt(D) is more than a shift goes
-    into the query matrix. The model ends at the logits.
+    into the query matrix. The model ends at the logits. Raises `UserError` for what is missing or
+    has the wrong shape.
     """
-    weights = {name.removeprefix("w_"): array for name, array in weights.items()}
+    weights = _Given({name.removeprefix("w_"): array for name, array in weights.items()})
+    config = _Given(config)
     full = str(config["arch"]) == "transformer"
     heights = tuple(int(h) for h in np.atleast_1d(config["filter_heights"]))
     heads, width, particles = (int(config[k]) for k in ("num_heads", "d_model", "N"))
     unit = Feature(scale=1.0, type=FixedType(24, 12))
-    ours = ModelConfig(
-        particles=particles,
-        partitions=particles if full else int(config["proj_dim"]),
-        width=width,
-        heads=heads,
-        feed_forward=int(config["d_ff"]),
-        classes=int(config["output_dim"]),
-        attention="full" if full else "projected",
-        keys="partitioned" if config["cluster_E"] else "dense",
-        values="partitioned" if config["cluster_F"] else "dense",
-        share_projections=bool(config["share_EF"]) and not full,
-        filter_heights=heights if config["convolution"] and not full else (),
-        inputs=Inputs(pt=unit, deta=unit, dphi=unit),
-    )
+    try:
+        ours = ModelConfig(
+            particles=particles,
+            partitions=particles if full else int(config["proj_dim"]),
+            width=width,
+            heads=heads,
+            feed_forward=int(config["d_ff"]),
+            classes=int(config["output_dim"]),
+            attention="full" if full else "projected",
+            keys="partitioned" if config["cluster_E"] else "dense",
+            values="partitioned" if config["cluster_F"] else "dense",
+            share_projections=bool(config["share_EF"]) and not full,
+            filter_heights=heights if config["convolution"] and not full else (),
+            inputs=Inputs(pt=unit, deta=unit, dphi=unit),
+        )
+    except ValidationError as error:
+        raise UserError(f"import_sal_t4hep: {first_fault(error)}") from None
     model = build_model(ours, quantized=False, features=int(config["feature_dim"]))
     depth = width // heads
     per_head = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import re
 import selectors
@@ -16,8 +15,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from multiprocessing import resource_tracker
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Literal, TypeVar, cast
@@ -295,13 +293,14 @@ def _alive(group: int) -> bool:
 class Pool:
     """Processes that do jobs, each one at a time; they start when there are jobs for them.
 
-    `spawn`, because TensorFlow's threads do not survive a fork. `stop` ends them, and so does the
-    end of this process, whatever its cause.
+    New ones, because TensorFlow's threads do not survive a fork; and not `multiprocessing`'s, each
+    of which would run the user's script once more. `stop` ends them, and so does the end of this
+    process, whatever its cause.
     """
 
     def __init__(self, workers: int, start: Callable[[], None] | None = None) -> None:
         self._most, self._start = workers, start
-        self._workers: dict[Connection, multiprocessing.process.BaseProcess] = {}
+        self._workers: dict[Connection, subprocess.Popen[bytes]] = {}
 
     def map(
         self,
@@ -355,32 +354,39 @@ class Pool:
             process.terminate()
         deadline = time.monotonic() + WORKER_GRACE_S
         for process in self._workers.values():
-            process.join(max(0.0, deadline - time.monotonic()))
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, deadline - time.monotonic()))
             process.kill()
-            process.join()
+            process.wait()
             _watch("discard", process.pid)
+        for connection in self._workers:
+            connection.close()
         self._workers.clear()
 
     def _add_worker(self, _: int) -> None:
-        context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
-        process = context.Process(target=_work, args=(theirs, self._start), daemon=True)
+        ours, theirs = Pipe()
+        code = (
+            f"import sys; sys.path[:] = {sys.path!r}; "
+            f"from salt_hls.processes import spawn_main; spawn_main({theirs.fileno()})"
+        )
         # Ctrl-C reaches every process of the terminal; this one alone answers it. Blocked signals
-        # are inherited. (The tracker's first start would unblock them.)
-        resource_tracker.ensure_running()
+        # are inherited.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # of this thread, which ends soon
-        process.start()
+        process = subprocess.Popen(
+            [sys.executable, "-c", code], stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()]
+        )
         self._workers[ours] = process
         _watch("add", process.pid)
         theirs.close()
+        with suppress(BrokenPipeError):  # a dead worker is found when its answer is read
+            ours.send(self._start)
 
     def _answer(self, connection: Connection, job: str) -> Any:
         try:
             return connection.recv()
         except (EOFError, OSError):
-            process = self._workers[connection]
-            process.join()
-            raise UserError(f"{job}: its process {ended(process.exitcode or 0)}") from None
+            status = self._workers[connection].wait()
+            raise UserError(f"{job}: its process {ended(status)}") from None
 
 
 @contextmanager
@@ -402,13 +408,14 @@ def tell(text: str) -> None:
         _parent.send(("told", text))
 
 
-def _work(connection: Connection, start: Callable[[], None] | None) -> None:
-    """A worker process: jobs until the other end is closed."""
+def spawn_main(end: int) -> None:
+    """A worker process: jobs until the other end of its connection is closed."""
     global _parent
-    _parent = connection
+    _parent = connection = Connection(end)
     signal.signal(signal.SIGTERM, _leave)
     quiet_tensorflow()
     with suppress(EOFError, ConnectionError, SystemExit):
+        start = connection.recv()
         if start is not None:
             start()
         while True:

@@ -23,24 +23,29 @@ FORMAT = "salt-hls weights 1"
 """Attribute `format` of the file."""
 
 
-def save_weights(model: tf.keras.Model, path: Path) -> None:
-    """Writes every weight of the model, whole or not at all; the same weights, the same bytes."""
+def save_weights(model: tf.keras.Model, path: str | Path) -> None:
+    """Writes every weight of the model, whole or not at all; the same weights, the same bytes.
+
+    `make firmware MODEL=<name>.yaml` takes them from `<name>.weights.h5` beside the YAML. Raises
+    `UserError` when the file cannot be written.
+    """
     memory = io.BytesIO()  # HDF5 itself does not survive a full disk
     with h5py.File(memory, "w") as file:
         file.attrs["format"] = FORMAT
         for layer in model.layers:
             for name, weight in named_weights(layer).items():
                 file.create_dataset(f"{layer.name}/{name}", data=weight.numpy())
-    with replacing(path) as partial:
+    with replacing(Path(path)) as partial:
         partial.write_bytes(memory.getvalue())
 
 
-def load_weights(model: tf.keras.Model, path: Path) -> None:
+def load_weights(model: tf.keras.Model, path: str | Path) -> None:
     """Loads what `save_weights` wrote, or what the Keras installed here wrote.
 
     Raises `UserError` naming the file and the weight that is missing, of another shape, not finite
     or not the model's.
     """
+    path = Path(path)
     try:
         with h5py.File(path, "r") as file:
             ours = file.attrs.get("format") == FORMAT

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -17,6 +19,44 @@ from salt_hls.config import MODELS
 from salt_hls.jets.dataset import JetSet
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+@pytest.fixture(autouse=True)
+def compiled_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The C-simulation of the same files is compiled once for all tests of a run."""
+    from salt_hls.digest import digest
+    from salt_hls.firmware import csim
+    from salt_hls.processes import do
+
+    library = tmp_path_factory.getbasetemp().parent / "compiled"
+
+    def compile_or_copy(what: str, command: list[str], cwd: Path, log: Path) -> None:
+        limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+        made, project = Path(command[-1]), Path(command[-3]).parent
+        files = sorted(p for p in (project / "firmware").rglob("*") if p.is_file())
+        names = [str(p.relative_to(project)) for p in files]
+        key = digest(command[0], csim.COMPILE_FLAGS, names, files, project / Path(command[-3]).name)
+        if limit != resource.RLIM_INFINITY or not (library / key).exists():
+            do(what, command, cwd, log)
+            library.mkdir(exist_ok=True)
+            shutil.copy(made, library / f"{key}.{os.getpid()}")
+            os.replace(library / f"{key}.{os.getpid()}", library / key)
+        else:
+            shutil.copy(library / key, made)
+
+    monkeypatch.setattr(csim, "do", compile_or_copy)
+
+
+@pytest.fixture
+def eager() -> Iterator[None]:
+    """TensorFlow without tracing: a few steps of a small model are not worth compiling."""
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
 
 
 @pytest.fixture
@@ -60,6 +100,12 @@ def full_disk() -> Callable[[int], AbstractContextManager[None]]:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
     return limited
+
+
+def without_progress(stderr: str) -> list[str]:
+    """Lines on standard error, but for those of progress, which slow machines show."""
+    progress = re.compile(r"salt-hls: .* \(\d+ s\)|")
+    return [line for line in stderr.splitlines() if not progress.fullmatch(line)]
 
 
 def save_random_weights(path: Path, seed: int) -> None:

@@ -25,6 +25,7 @@ from salt_hls.errors import UserError
 from salt_hls.files import locked
 from salt_hls.firmware import build as build_module
 from salt_hls.firmware.build import build_firmware, checked_firmware, load_tagger
+from salt_hls.firmware.csim import Csim
 from salt_hls.reports import folder as report_folder
 from salt_hls.reports.budget import load_budget
 from salt_hls.reports.folder import OWN, add, build_folder
@@ -61,7 +62,8 @@ class Stub:
         for name in ("firmware", "csim"):
             (folder / name).mkdir()
         (folder / "firmware/x.cpp").write_text(self.content)
-        return SimpleNamespace(folder=folder / "firmware", graph=None, csim=None)
+        csim = Csim(folder / "csim/mine.so", "mine", {}, ())
+        return SimpleNamespace(folder=folder / "firmware", graph=None, csim=csim)
 
     def compare(self, model: Any, graph: Any, csim: Any, inputs: Any, *_: object) -> Any:
         examples: list[Any] = [{"event": 0, "index": [0], "expected": 0.0, "got": 1.0}]
@@ -101,7 +103,7 @@ def figures(source: str) -> SynthesisRecord:
 
 def test_the_commands_own_folders_are_known() -> None:
     used = re.findall(r'build / "(\w+)"', inspect.getsource(cli))
-    assert {*used, cli.CACHE} <= {*OWN} and {"golden", "bench", "results"} <= {*used}
+    assert {*used, cli.CACHE} <= {*OWN} and {"bench", "results"} <= {*used}
     from salt_hls.training.run import STATE, TRAINED
 
     assert {STATE, TRAINED} <= {*OWN}
@@ -301,7 +303,7 @@ def test_a_build_that_a_killed_run_took_away_is_there_again(
 
 
 def test_a_report_that_is_not_there_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="run `make firmware` first"):
+    with pytest.raises(UserError, match="run `salt-hls firmware` of the model first"):
         add([], tmp_path / "build" / "small", BUDGET)
     assert not (tmp_path / "build").exists()
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,11 +13,11 @@ import yaml
 from test_ablations import PHASE, SMALL
 from typer.testing import CliRunner
 
-from salt_hls import config
+from salt_hls import cli, config
 from salt_hls.cli import app
 from salt_hls.config import MODELS
-from salt_hls.firmware import csim, golden
-from salt_hls.jets import generator
+from salt_hls.firmware import build as build_module
+from salt_hls.firmware import golden
 from salt_hls.jets.dataset import JetSet
 from salt_hls.paths import CHECKOUT as ROOT
 
@@ -26,35 +26,48 @@ def called(*arguments: object) -> str:
     """What a command that must succeed prints, line breaks taken out."""
     done = CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
     assert done.exit_code == 0, done.output
-    return " ".join(done.output.split())
+    return " ".join(done.stdout.split())
 
 
-@pytest.fixture
-def quick_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(csim, "COMPILE_FLAGS", ("-std=c++11", "-O0", "-fPIC", "-shared", "-w"))
-
-
-@pytest.mark.usefixtures("quick_compiler", "few_jets")
-def test_golden(
-    small_model: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.usefixtures("few_jets")
+def test_golden_of_all_shipped_models(
+    small_model: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Of all shipped models, here a small one: new, then changed and renewed."""
-    monkeypatch.setattr(config, "MODELS", small_model().parent)
-    monkeypatch.setattr(golden, "GOLDEN", tmp_path / "golden")
-    (tmp_path / "golden").mkdir()
+    """Here of a small one: none, new, changed, renewed; the firmware is built once."""
+    path = small_model()
+    for module in (config, cli):
+        monkeypatch.setattr(module, "MODELS", path.parent)
+    place = tmp_path / "golden" / "small.csv"
+    monkeypatch.setattr(golden, "GOLDEN", place.parent)
     build = ("--build", tmp_path / "build")
-    assert called("golden", *build) == "small: new"
-    logits = golden.read_golden("small")
-    assert logits.shape == (300, 5) and len(np.unique(logits)) > 10
-    changed = logits.copy()
+    check = ["golden", "--check", *map(str, build)]
+    assert cli.run(check) == 1 and not (tmp_path / "build").exists()
+    said = capsys.readouterr().err
+    assert said == f"salt-hls: {place}: no golden logits yet; `salt-hls golden small` writes them\n"
+    assert called("golden", *build) == f"small: new, in {place}"
+    first, written = golden.read_golden(place, "small"), place.read_bytes()
+    assert first.logits.shape == (300, 5) and len(np.unique(first.logits)) > 10
+    assert [*first.digests] == ["small.yaml", "small.weights.h5"]
+    monkeypatch.setattr(build_module, "build_firmware", None)
+    assert called(*check) == "small: no bit changed"
+    changed = first.logits.copy()
     changed[7, 2] += 5
-    golden.write_golden("small", changed)
-    difference = "1 of 1500 logits changed in 1 of 300 jets, by up to 5 LSB"
-    assert called("golden", "small", *build) == f"small: {difference}"
-    assert np.array_equal(golden.read_golden("small"), logits)
+    golden.write_golden(place, dataclasses.replace(first, logits=changed))
+    difference = (
+        "small: 1 of 1500 logits changed in 1 of 300 jets, by up to 5 LSB, first in jet 7; "
+        "small.yaml and small.weights.h5 are the same: salt-hls, hls4ml or the compiler changed"
+    )
+    assert cli.run(check) == 1
+    said = capsys.readouterr().err
+    assert said.splitlines()[-1] == f"salt-hls: {difference}; `salt-hls golden small` accepts them"
+    assert called("golden", "small", *build) == f"{difference}, in {place}"
+    assert place.read_bytes() == written
 
 
-@pytest.mark.usefixtures("quick_compiler", "few_jets")
+@pytest.mark.usefixtures("few_jets")
 def test_bench(small_model: Callable[..., Path], tmp_path: Path) -> None:
     printed = called("bench", small_model(), "--build", tmp_path / "build")
     path = tmp_path / "build" / "bench" / "small.json"
@@ -100,37 +113,32 @@ def test_results_trains_a_row_and_writes_its_tables(tmp_path: Path) -> None:
     assert json.loads(path.with_suffix(".json").read_text()) == record
 
 
-def test_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Chunks of 12 collisions; one that is lost is made again, and the others are kept."""
-    calls: list[tuple[int, int]] = []
-    generate = generator.generate
-
-    def small(jets: int, folder: Path, workers: int, progress: Callable[[int, int], None]) -> Any:
-        def told(done: int, total: int) -> None:
-            calls.append((done, total))
-            progress(done, total)
-
-        return generate(jets, folder, workers, told, collisions=12)
-
-    monkeypatch.setattr(generator, "generate", small)
+def test_data(tmp_path: Path) -> None:
+    """A chunk that is lost is made again, and the others are kept; then more jets are wanted."""
     folder = tmp_path / "jets"
-    printed = called("data", "--jets", 100, "--data", folder)
     files = [folder / f"{name}.h5" for name in ("train", "validation", "test", "sample")]
-    place = folder / "classes.png"
-    assert printed.replace(" ", "") == f"jetsin{','.join(map(str, files))};plotin{place}"
-    assert place.read_bytes()[:4] == b"\x89PNG" and calls[0] == (0, 180) and calls[-1] == (180, 180)
-    for path in files:
-        jets = JetSet.read(path)
-        assert set(jets.labels) == set(range(5)) and np.all(jets.constituents[:, 0, 0] > 0)
-    assert len(JetSet.read(files[0])) > 5 * 12
+
+    def sizes(*options: object) -> list[list[int]]:
+        printed = called("data", "--data", folder, *options)
+        place = folder / "classes.png"
+        assert printed.startswith(
+            f"jets in {', '.join(map(str, files))}; plot in {place} simulated"
+        )
+        assert place.read_bytes()[:4] == b"\x89PNG"
+        read = [JetSet.read(path) for path in files]
+        assert all(np.all(jets.constituents[:, 0, 0] > 0) for jets in read)
+        return [np.bincount(jets.labels).tolist() for jets in read]
+
+    assert sizes("--jets", 103) == [[17, 17, 17, 16, 16], [2] * 5, [2] * 5, [2] * 5]
+    whole = [path.read_bytes() for path in files]
     stamps = {p: p.stat().st_mtime_ns for p in (folder / "chunks").iterdir()}
     lost = next(iter(stamps))
     lost.unlink()
-    calls.clear()
-    called("data", "--jets", 100, "--data", folder)
-    assert calls[0] == (168, 180)
+    sizes("--jets", 103)
     again = {p: p.stat().st_mtime_ns for p in (folder / "chunks").iterdir()}
     assert [p for p in stamps if again[p] != stamps[p]] == [lost]
+    assert [path.read_bytes() for path in files] == whole
+    assert sizes("--jets", 150) == [[24] * 5, [3] * 5, [3] * 5, [3] * 5]
 
 
 def test_data_needs_a_sensible_number(tmp_path: Path) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -163,8 +167,51 @@ def test_generator_is_seeded_and_physical() -> None:
 
 
 def test_seeds_are_disjoint() -> None:
-    chunks = generator.plan(560_000)
-    assert len({c.seed for c in chunks}) == len(chunks) == len({c.file_name for c in chunks})
+    for jets in (None, 100, 20_000, 560_000):
+        chunks = generator.plan(jets)
+        assert len({c.seed for c in chunks}) == len(chunks) == len({c.file_name for c in chunks})
+
+
+def test_the_jets_of_the_shipped_models_are_planned() -> None:
+    counts = Counter((c.split, c.file_name.count("-")) for c in generator.plan(None))
+    assert counts == {("train", 2): 5 * 53, ("validation", 2): 5 * 7, ("test", 2): 5 * 7}
+
+
+@pytest.mark.parametrize("jets", [100, 101, 999, 12_345, 1_000_000])
+def test_jets_are_split_exactly(jets: int) -> None:
+    sizes = generator.split_sizes(jets)
+    assert sum(map(sum, sizes.values())) == jets
+    assert all(max(of_class) - min(of_class) <= 1 for of_class in sizes.values())
+    for split, share in (("train", 0.8), ("validation", 0.1), ("test", 0.1)):
+        assert abs(sum(sizes[split]) - share * jets) <= 1
+        chunks = [c for c in generator.plan(jets) if (c.split, c.jet_class) == (split, "q")]
+        assert 1.7 * sum(c.collisions for c in chunks) >= sizes[split][1]
+
+
+def test_classes_with_too_few_jets_get_more_chunks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where one jet of three collisions passes, not 1.7 of one."""
+
+    def made(chunk: generator.Chunk) -> JetSet:
+        jets = JetSet.read(SAMPLE, slice(0, math.ceil(chunk.collisions / 3)))
+        label = CLASSES.index(chunk.jet_class)
+        marked = jets.constituents[:, :1] * 0 + chunk.seed
+        return replace(jets, labels=jets.labels * 0 + label, constituents=marked)
+
+    class Pool:
+        def map(self, work: Any, jobs: dict[str, Any], done: Any) -> None:
+            for job in jobs.values():
+                done(work(*job))
+
+    monkeypatch.setattr(generator, "generate_chunk", made)
+    monkeypatch.setattr(generator, "process_pool", lambda *_: nullcontext(Pool()))
+    steps: list[tuple[int, int]] = []
+    list(generator.generate(200, tmp_path, 1, lambda *step: steps.append(step)))
+    for split, size in (("train", 32), ("validation", 4), ("test", 4)):
+        jets = JetSet.read(tmp_path / f"{split}.h5")
+        assert np.bincount(jets.labels).tolist() == [size] * 5
+    assert steps[0][0] == 0 and steps[-1][0] == steps[-1][1]
 
 
 @pytest.mark.parametrize("name", ["train", "validation", "test", "sample"])

@@ -24,6 +24,9 @@ from salt_hls.firmware.build import load_tagger
 from salt_hls.layers.dynamic_tanh.keras import DynamicTanh
 from salt_hls.layers.fixed_activation.keras import FixedActivation
 
+# tests/test_public_api.py is about inputs.
+pytestmark = pytest.mark.filterwarnings("ignore:input .* no precision is given")
+
 BITS = "quantized_bits(6,1,alpha=1)"
 L = tf.keras.layers
 JETS = (np.random.default_rng(0).integers(-64, 64, (20, 6, 3)) / 32).astype(np.float32)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from conftest import without_progress
 
 from salt_hls.errors import UserError
 from salt_hls.firmware.csim import Csim, compile_csim, run_csim
@@ -267,6 +268,8 @@ class Session:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            # Under nohup, which the tests may run in, a hang-up is ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
         )
 
     def marked(self) -> list[str]:
@@ -289,7 +292,7 @@ class Session:
 
     def ends_with_its_line(self) -> None:
         _, stderr = self.process.communicate(timeout=PATIENCE_S)
-        lines = [line for line in stderr.splitlines() if line.strip()]
+        lines = without_progress(stderr)
         assert len(lines) == 1 and lines[0].startswith("salt-hls: interrupted"), stderr
         assert self.process.returncode == 1
         assert eventually(lambda: not self.marked()), self.marked()

@@ -14,6 +14,7 @@ import pytest
 import tensorflow as tf
 import yaml
 from alkaid.trace import trace
+from conftest import without_progress
 from qkeras import (
     QActivation,
     QDense,
@@ -34,12 +35,11 @@ from salt_hls.firmware.build import (
     hard_inputs,
     load_tagger,
     sample_inputs,
-    write_and_compile,
 )
 from salt_hls.firmware.compare import first_difference, flat, split_outputs
 from salt_hls.firmware.convert import convert, output_nodes
 from salt_hls.firmware.diagnose import diagnose
-from salt_hls.firmware.golden import simulated_logits
+from salt_hls.firmware.golden import golden_of
 from salt_hls.firmware.lower import lower
 from salt_hls.firmware.replay import output_type, replay
 from salt_hls.fixed import FixedType
@@ -255,16 +255,16 @@ def test_rtl_figures_and_budget_of_an_mlp(
 def test_golden_and_bench_of_an_mlp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build_module, "DRAWN", 500)
     path = saved(tmp_path, two_headed())
-    tagger = load_tagger(str(path))
-    project = write_and_compile(tagger, tmp_path / "project", "Vivado", tmp_path / "log")
-    inputs, labels = sample_inputs(tagger)
+    made = checked_firmware(str(path), "Vivado", tmp_path / "build", BUDGET, 2, quiet)
+    inputs, labels = sample_inputs(made.tagger)
     assert labels is None and FixedType.parse(INPUT).contains(inputs.astype(float))
     assert {inputs.min(), inputs.max()} == {-4, 4 - 2**-4}, "the whole grid"
-    codes = simulated_logits(tagger, project, 1)
-    keras = tf.nest.flatten(tagger.quantized(inputs))
-    steps = [output_type(node).lsb for node in output_nodes(project.graph)]
+    found = golden_of(made)
+    keras = tf.nest.flatten(made.tagger.quantized(inputs))
+    steps = [output_type(node).lsb for node in output_nodes(made.graph)]
     wanted = flat([np.asarray(y, float) / step for y, step in zip(keras, steps, strict=True)])
-    assert np.array_equal(codes, wanted)
+    assert np.array_equal(found.logits, wanted)
+    assert set(found.digests) == {"mine.keras", "mine.yaml"}
     measured = bench(str(path), tmp_path / "bench.json", quiet)
     assert measured["jets"] == 500 and measured["model"] == "mine"
 
@@ -440,7 +440,7 @@ def test_diagnose_says_when_it_does_not_apply(tmp_path: Path) -> None:
         [Path(sys.executable).with_name("salt-hls"), "diagnose", path, "--build", tmp_path / "b"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
-    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    lines = without_progress(done.stderr)
     assert done.returncode == 1 and len(lines) == 2, done.stderr
     assert lines[0].startswith("salt-hls: warning:") and "check that the model" in lines[0]
     assert "diagnose is for taggers" in lines[1]

@@ -64,9 +64,16 @@ from salt_hls.layers.partitioned_projection.keras import PartitionedProjection
 from salt_hls.models import build_model, load_keras_model, snap_weights
 from salt_hls.reports.budget import Budget
 from salt_hls.reports.folder import (
+    CSIM,
+    DIAGNOSIS,
     EARLIER,
+    INTERFACE,
     JSON,
+    MANIFEST,
     PAGE,
+    PROJECT,
+    RTL,
+    SIMULATED,
     archive,
     build_folder,
     changing,
@@ -76,6 +83,7 @@ from salt_hls.reports.model import Physics, Report, RocCurve, Scores
 from salt_hls.training.metrics import Metrics, evaluate, scores
 from salt_hls.vendor.testbench import write_testbench
 from salt_hls.weights import load_weights
+from salt_hls.wording import command
 
 logger = logging.getLogger(__name__)
 
@@ -88,10 +96,6 @@ PACKAGES = ("hls4ml", "qkeras", "numpy")
 ROC_POINTS = 60
 TESTBENCH_JETS = 200
 """Sample jets in the vendor's testbench, in front of the adversarial inputs."""
-
-PROJECT, CSIM, RTL, DIAGNOSIS = "firmware", "csim", "rtl", "diagnose"
-MANIFEST, SIMULATED = "manifest.json", f"{CSIM}/simulated.npz"
-"""Files and folders of a build."""
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, and how much of it is done of how much."""
@@ -171,7 +175,7 @@ def load_tagger(reference: str) -> Tagger:
     config = load_yaml(path, ModelConfig)
     weights = path.with_name(f"{path.stem}.weights.h5")
     if not weights.exists():
-        raise UserError(f"{weights}: no trained weights; run `make train MODEL={reference}` first")
+        raise UserError(f"{weights}: no trained weights; {command('train', reference)} makes them")
     quantized = build_model(config, quantized=True)
     load_weights(quantized, weights)
     snap_weights(quantized)
@@ -182,6 +186,15 @@ def load_tagger(reference: str) -> Tagger:
         load_weights(float_model, float_weights)
         files.append(float_weights)
     return Tagger(path.stem, config, quantized, float_model, tuple(files))
+
+
+def load_model(model: str | Path) -> tf.keras.Model:
+    """The trained, quantized Keras model of a shipped model's name, or of a path to a user's own.
+
+    A path leads to a YAML with `<name>.weights.h5` beside it, or to a saved Keras model. Quantized
+    weights are on their grids. Raises `UserError` for files that are missing or no model.
+    """
+    return load_tagger(str(model)).quantized
 
 
 def _write_saved_model(model: tf.keras.Model, path: Path) -> None:
@@ -308,6 +321,7 @@ def build_firmware(
         )
         progress("report", 0, 1)
         np.savez(folder / SIMULATED, inputs=everything, outputs=outputs)
+        project.csim.write(folder / INTERFACE, tagger.config.inputs.model_dump(mode="json"))
         chosen = [*range(min(TESTBENCH_JETS, len(inputs))), *range(len(inputs), len(everything))]
         write_testbench(
             project.graph,
@@ -381,7 +395,7 @@ def checked_firmware(
         manifest = _manifest(folder)
         backend = backend or manifest.get("backend", "Vitis")
         graph = graph_of(tagger, folder / PROJECT, backend)
-        whole = all((folder / name).is_file() for name in (SIMULATED, JSON))
+        whole = all((folder / name).is_file() for name in (SIMULATED, INTERFACE, JSON))
         if not whole or manifest.get("key") != _key(tagger, graph, backend):
             report = build_firmware(reference, backend, build, budget, workers, progress)
             require_exact(report, build)

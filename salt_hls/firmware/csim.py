@@ -6,12 +6,13 @@ This module imports neither TensorFlow nor hls4ml: the worker processes start in
 from __future__ import annotations
 
 import ctypes
+import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +46,32 @@ class Csim:
     top: str
     tensors: Mapping[str, Layout]
     outputs: tuple[str, ...]
+
+    def write(self, path: Path, inputs: Mapping[str, Any]) -> None:
+        """Writes what `read` reads. inputs: the model's input grid, as in its YAML."""
+        content = {
+            "top": self.top,
+            "library": self.library.name,
+            "tensors": self.tensors,
+            "outputs": self.outputs,
+            "inputs": inputs,
+        }
+        path.write_text(json.dumps(content, indent=1) + "\n")
+
+    @staticmethod
+    def read(path: Path) -> tuple[Csim, dict[str, Any]]:
+        """The compiled project in the folder of `path`, and its input grid.
+
+        Raises `OSError` or `ValueError` where there is none.
+        """
+        content = json.loads(path.read_text())
+        try:
+            tensors = {n: Layout(tuple(s), size) for n, (s, size) in content["tensors"].items()}
+            library = path.resolve().with_name(content["library"])
+            csim = Csim(library, content["top"], tensors, tuple(content["outputs"]))
+            return csim, content["inputs"]
+        except (KeyError, TypeError, AttributeError):
+            raise ValueError("not what Csim.write wrote") from None
 
 
 def compile_csim(
@@ -94,6 +121,13 @@ def run_csim(
     }
     results = pool.map(_run_part, jobs, lambda part: progress(len(next(iter(part.values())))))
     return {name: np.concatenate([r[name] for r in results]) for name in results[0]}
+
+
+def joined(outputs: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """A model's one output (events, *shape); several as (events, values), one after the other."""
+    if len(outputs) == 1:
+        return outputs[0]
+    return np.concatenate([output.reshape(len(output), -1) for output in outputs], axis=1)
 
 
 class _Trace(ctypes.Structure):

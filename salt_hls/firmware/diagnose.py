@@ -17,14 +17,14 @@ from pydantic import BaseModel
 from salt_hls.config import Inputs, Order
 from salt_hls.errors import UserError
 from salt_hls.files import replacing
-from salt_hls.firmware.build import DIAGNOSIS, SAMPLE, load_tagger, single_output
+from salt_hls.firmware.build import SAMPLE, load_tagger, single_output
 from salt_hls.firmware.convert import convert
 from salt_hls.firmware.replay import replay
 from salt_hls.firmware.tally import HeadUse, TableUse, Tally, TensorUse
 from salt_hls.jets.dataset import FEATURES, JetSet
 from salt_hls.jets.ordering import prepare
 from salt_hls.jets.readers import DataSet, load_data
-from salt_hls.reports.folder import build_folder, changing
+from salt_hls.reports.folder import DIAGNOSIS, build_folder, changing
 from salt_hls.training.metrics import scores
 from salt_hls.training.train import predict
 

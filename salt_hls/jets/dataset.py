@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from salt_hls.errors import UserError
 from salt_hls.files import replacing
+from salt_hls.wording import command
 
 CLASSES = ("g", "q", "W", "Z", "t")
 FEATURES = ("pt", "deta", "dphi")
@@ -126,6 +127,6 @@ class JetSet:
                     tuple(str(name) for name in file.attrs.get("features", FEATURES)),
                 )
         except FileNotFoundError:
-            raise UserError(f"{path}: no such jet file; `make data` generates jets") from None
+            raise UserError(f"{path}: no such jet file; {command('data')} generates jets") from None
         except OSError as error:
             raise UserError(f"{path}: not a readable HDF5 jet file ({error})") from None

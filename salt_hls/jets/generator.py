@@ -19,8 +19,10 @@ neutral hadron   E > 1 GeV            100 %/sqrt(E/GeV) (+) 5 %      cells of 0.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ from salt_hls.errors import UserError
 from salt_hls.jets.dataset import CLASSES, MAX_CONSTITUENTS, JetSet
 from salt_hls.jets.kinematics import wrap
 from salt_hls.processes import process_pool
+from salt_hls.wording import option
 
 PROCESSES: dict[str, tuple[str, ...]] = {
     "g": ("HardQCD:gg2gg=on", "HardQCD:qqbar2gg=on"),
@@ -65,6 +68,10 @@ JET_PT = (800.0, 1600.0)
 JET_MAX_ETA = 2.0
 MATCH_DR = 0.4
 EVENTS_PER_CHUNK = 1000
+JETS_PER_COLLISION = 1.7
+"""How many of the two jets of a collision pass, at least, by experience."""
+STANDARD = {"train": 53, "validation": 7, "test": 7}
+"""Chunks of every class that the shipped models' 610,000 jets are made of."""
 SAMPLE_JETS = 6000
 SPLITS = ("train", "validation", "test")
 _HARD_STATUS = (22, 23)
@@ -87,7 +94,8 @@ class Chunk:
 
     @property
     def file_name(self) -> str:
-        return f"{self.split}-{self.jet_class}-{self.index:05d}.h5"
+        size = "" if self.collisions == EVENTS_PER_CHUNK else f"-{self.collisions}"
+        return f"{self.split}-{self.jet_class}-{self.index:05d}{size}.h5"
 
 
 def smear(
@@ -254,60 +262,70 @@ def generate_chunk(chunk: Chunk) -> JetSet:
 
 
 def _write_chunk(chunk: Chunk, folder: Path) -> int:
-    """Generates and stores one chunk; the file appears whole or not at all. Returns its jets."""
-    jets = generate_chunk(chunk)
-    jets.write(folder / chunk.file_name)
-    return len(jets)
+    """Generates and stores one chunk, whole or not at all. Returns its collisions."""
+    generate_chunk(chunk).write(folder / chunk.file_name)
+    return chunk.collisions
 
 
-def plan(jets: int, collisions: int = EVENTS_PER_CHUNK) -> list[Chunk]:
-    """Chunks for about `jets` jets, 80 / 10 / 10 % train / validation / test, classes balanced."""
-    per_class = jets / len(CLASSES) / (2 * collisions * 0.85)
-    shares = {"train": 0.8, "validation": 0.1, "test": 0.1}
-    count = {split: max(1, round(per_class * share)) for split, share in shares.items()}
+def split_sizes(jets: int) -> dict[str, list[int]]:
+    """Jets of each class in each split: 80 / 10 / 10 %, classes alike, the first ones one more."""
+    tenth = round(jets / 10)
+    sizes = {"train": jets - 2 * tenth, "validation": tenth, "test": tenth}
+    n = len(CLASSES)
+    return {split: [size // n + (i < size % n) for i in range(n)] for split, size in sizes.items()}
+
+
+def plan(jets: int | None) -> list[Chunk]:
+    """Chunks that give about `jets` jets, else those of the jets the shipped models are trained on.
+
+    Of few jets the chunks are smaller.
+    """
+    counts, size = dict(STANDARD), dict.fromkeys(SPLITS, EVENTS_PER_CHUNK)
+    for split, (most, *_) in split_sizes(jets).items() if jets is not None else ():
+        size[split] = min(EVENTS_PER_CHUNK, math.ceil(most / JETS_PER_COLLISION))
+        counts[split] = math.ceil(most / (JETS_PER_COLLISION * size[split]))
     return [
-        Chunk(split, jet_class, index, collisions)
+        Chunk(split, jet_class, index, size[split])
         for split in SPLITS
-        for index in range(count[split])
+        for index in range(counts[split])
         for jet_class in CLASSES
     ]
 
 
 def generate(
-    jets: int,
-    folder: Path,
-    workers: int,
-    progress: Callable[[int, int], None],
-    collisions: int = EVENTS_PER_CHUNK,
+    jets: int | None, folder: Path, workers: int, progress: Callable[[int, int], None]
 ) -> Iterator[Path]:
     """Generates what is missing in `folder`/chunks, then joins each split to `folder`/<split>.h5.
 
-    `progress(done, total)` is called in collisions; a chunk has `collisions`. An interrupted run
-    drops the chunks it is at and continues with them.
+    jets: in all, see `split_sizes`; `None` takes all jets of the standard chunks.
+    `progress(done, total)` is called in collisions. An interrupted run drops the chunks it is at
+    and continues with them.
     """
     chunks = folder / "chunks"
     for path in (folder / f"{name}.h5" for name in (*SPLITS, "sample")):
         if path.exists() and not chunks.is_dir():
             raise UserError(
                 f"{path}: is there, but not the chunks `salt-hls data` made it of; move it away, "
-                "or write elsewhere with --data"
+                f"or write elsewhere with {option('data')}"
             )
     chunks.mkdir(parents=True, exist_ok=True)
-    wanted = plan(jets, collisions)
-    missing = [c for c in wanted if not (chunks / c.file_name).exists()]
-    total = len(wanted) * collisions
-    done = total - len(missing) * collisions
-    progress(done, total)
-
-    def written(_: int) -> None:
-        nonlocal done
-        done += collisions
-        progress(done, total)
-
-    with process_pool(workers) as pool:
-        pool.map(_write_chunk, {c.file_name: (c, chunks) for c in missing}, written)
+    wanted = plan(jets)
+    sizes = None if jets is None else split_sizes(jets)
+    while True:
+        _make_missing(wanted, chunks, workers, progress)
+        more = [] if sizes is None else _more(wanted, chunks, sizes)
+        if not more:
+            break
+        wanted += more
     for split in SPLITS:
-        parts = [JetSet.read(chunks / c.file_name) for c in wanted if c.split == split]
+        parts = []
+        left = None if sizes is None else dict(zip(CLASSES, sizes[split], strict=True))
+        for chunk in (c for c in wanted if c.split == split):
+            part = JetSet.read(chunks / chunk.file_name)
+            if left is not None:
+                part = part[slice(left[chunk.jet_class])]
+                left[chunk.jet_class] -= len(part)
+            parts.append(part)
         path = folder / f"{split}.h5"
         joined = JetSet.concatenate(parts).shuffled(seed=SPLITS.index(split))
         joined.write(path)
@@ -315,3 +333,39 @@ def generate(
     # What keras_models/sample.h5 is a copy of: `joined` is the test split now.
     joined[slice(SAMPLE_JETS)].compact().write(folder / "sample.h5", compression="gzip")
     yield folder / "sample.h5"
+
+
+def _make_missing(
+    wanted: Sequence[Chunk], chunks: Path, workers: int, progress: Callable[[int, int], None]
+) -> None:
+    missing = {c.file_name: (c, chunks) for c in wanted if not (chunks / c.file_name).exists()}
+    total = sum(c.collisions for c in wanted)
+    done = total - sum(c.collisions for c, _ in missing.values())
+    progress(done, total)
+
+    def written(collisions: int) -> None:
+        nonlocal done
+        done += collisions
+        progress(done, total)
+
+    with process_pool(workers, _silence) as pool:
+        pool.map(_write_chunk, missing, written)
+
+
+def _silence() -> None:
+    """FastJet prints its banner in every process, straight to the standard output."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.close(null)
+
+
+def _more(wanted: Sequence[Chunk], chunks: Path, sizes: dict[str, list[int]]) -> list[Chunk]:
+    """One more chunk for every class of a split whose chunks hold too few jets."""
+    more = []
+    for split, needed in sizes.items():
+        for jet_class, need in zip(CLASSES, needed, strict=True):
+            there = [c for c in wanted if (c.split, c.jet_class) == (split, jet_class)]
+            jets = (len(JetSet.read(chunks / c.file_name, particles=0)) for c in there)
+            if sum(jets) < need:
+                more.append(replace(there[-1], index=len(there)))
+    return more

@@ -2,15 +2,16 @@
 
 hls4ml has no hook for a whole model. Its handlers, which parse a Keras layer each, are wrapped:
 they ask whether the model has one of our layers and, if not, do what they did. Its graph passes get
-two more, which match only where one of our layers is.
+three more, and its `predict` and `trace` a check, which apply only where one of our layers is.
 """
 
 from __future__ import annotations
 
 import functools
 import json
+import warnings
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -18,15 +19,21 @@ from typing import Any
 import numpy as np
 from hls4ml.converters.keras_v2_to_hls import KerasFileReader, KerasModelReader, layer_handlers
 from hls4ml.model.flow import get_flow
-from hls4ml.model.optimizer import OptimizerPass, register_pass
+from hls4ml.model.graph import ModelGraph
+from hls4ml.model.optimizer import ModelOptimizerPass, OptimizerPass, register_pass
 from hls4ml.model.optimizer.passes.multi_dense import ReplaceMultidimensionalDenseWithConv
 from hls4ml.model.quantizers import Quantizer
-from hls4ml.model.types import UnspecifiedPrecisionType
+from hls4ml.model.types import (
+    FixedPrecisionType,
+    IntegerPrecisionType,
+    UnspecifiedPrecisionType,
+)
 from numpy.typing import NDArray
 
 from salt_hls.errors import UserError
+from salt_hls.fixed import MAX_WIDTH
 from salt_hls.layers import KERAS_CLASSES
-from salt_hls.layers.hls_ops import ArithmeticNode, Handler, precision
+from salt_hls.layers.hls_ops import ArithmeticNode, Handler, fixed_type_of, precision
 from salt_hls.layers.types import weight_type
 
 _OURS: ContextVar[bool] = ContextVar("ours", default=False)
@@ -34,7 +41,7 @@ _OURS: ContextVar[bool] = ContextVar("ours", default=False)
 
 
 def prepare_hls4ml() -> None:
-    """Wraps the handlers that hls4ml has, and adds the graph passes. Idempotent."""
+    """Wraps the handlers and methods that hls4ml has, and adds the graph passes. Idempotent."""
     for keras_class, handler in layer_handlers.items():
         if not hasattr(handler, "in_our_models"):
             layer_handlers[keras_class] = _wrapped(handler)
@@ -42,9 +49,17 @@ def prepare_hls4ml() -> None:
     for new, before in (
         (QuantizedDenseToConv, "replace_multidimensional_dense_with_conv"),
         (MaximumKeepsType, "infer_precision_types"),
+        (
+            ModelOptimizerPass("salt_hls_input_without_precision", _warn_of_default_inputs),
+            "infer_precision_types",
+        ),
     ):
         if new.name not in passes:
             passes.insert(passes.index(before), register_pass(new.name, new))
+    for name in ("predict", "trace"):
+        method = getattr(ModelGraph, name)
+        if not hasattr(method, "checks_grid"):
+            setattr(ModelGraph, name, _checking_the_grid(method))
 
 
 # ---- parsing
@@ -212,7 +227,7 @@ class MaximumKeepsType(OptimizerPass):  # type: ignore[misc]
     def match(self, node: Any) -> bool:
         return bool(
             node.get_attr("pool_op") == "Max"
-            and any(isinstance(other, ArithmeticNode) for other in node.model.graph.values())
+            and _is_ours(node.model)
             and not isinstance(_input_precision(node), UnspecifiedPrecisionType)
             and self._to_change(node)
         )
@@ -232,6 +247,54 @@ class MaximumKeepsType(OptimizerPass):  # type: ignore[misc]
             if node.types[f"{name}_t"].precision != _input_precision(node)
             and _configured(node, name) in (None, "auto")
         ]
+
+
+# ---- inputs
+
+
+def _warn_of_default_inputs(model: Any) -> bool:
+    """Of inputs whose type is hls4ml's default, because nobody has given one."""
+    for node in model.get_layers() if _is_ours(model) else ():
+        if node.class_name == "Input" and _configured(node, "result") in (None, "auto"):
+            warnings.warn(
+                f"input {node.name}: no precision is given, so it is hls4ml's default, whatever "
+                "the model was trained on; give "
+                f'config["LayerName"]["{node.name}"]["Precision"]["result"] the type of its grid, '
+                "salt_hls.Inputs(...).precision",
+                stacklevel=2,
+            )
+    return True  # once is enough
+
+
+def _checking_the_grid(method: Callable[..., Any]) -> Callable[..., Any]:
+    """hls4ml's `predict` or `trace`: C++ rounds what is not of the input's type, Keras does not."""
+
+    @functools.wraps(method)
+    def checked(graph: Any, x: Any, *args: Any, **kwargs: Any) -> Any:
+        variables = graph.get_input_variables() if _is_ours(graph) else []
+        for variable, array in zip(variables, [x] if len(variables) == 1 else x, strict=False):
+            declared = variable.type.precision
+            fixed = isinstance(declared, FixedPrecisionType | IntegerPrecisionType)
+            if not fixed or declared.width > MAX_WIDTH:
+                continue
+            values = np.asarray(array, np.float64)
+            with np.errstate(invalid="ignore"):
+                wrong = np.count_nonzero(fixed_type_of(declared).quantize(values) != values)
+            if wrong:
+                warnings.warn(
+                    f"input {variable.name}: {wrong:,} of {values.size:,} values are not of its "
+                    f"type, {fixed_type_of(declared)}: firmware rounds them and Keras does not, so "
+                    "the outputs differ; put them on the grid with salt_hls.Inputs",
+                    stacklevel=2,
+                )
+        return method(graph, x, *args, **kwargs)
+
+    checked.checks_grid = True  # type: ignore[attr-defined]
+    return checked
+
+
+def _is_ours(graph: Any) -> bool:
+    return any(isinstance(node, ArithmeticNode) for node in graph.get_layers())
 
 
 def _input_precision(node: Any) -> Any:

@@ -26,6 +26,9 @@ from salt_hls.reports.model import (
     Verdict,
     latency_ns,
 )
+from salt_hls.wording import option
+
+DEFAULT_BUDGET = "cms_l1t_jet"
 
 STAGES: tuple[Stage, ...] = ("route", "vsynth", "csynth", "rtl-synth", "estimate")
 """From the most to the least trustworthy source of a figure."""
@@ -86,7 +89,10 @@ def load_budget(name: str | Path, folder: Path = SYNTH / "budgets") -> Budget:
         path = folder / f"{name}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml"))) or "none"
-        raise UserError(f"no budget '{name}'; known: {known}; or give the path of a YAML file")
+        raise UserError(
+            f"{option('budget', name)}: no such budget; known: {known}; or give the path of a YAML "
+            "file"
+        )
     budget = load_yaml(path, Budget).model_copy(update={"name": path.stem})
     for resource, share in budget.share:
         if share is not None and getattr(_room(budget, path), resource) is None:

@@ -15,8 +15,14 @@ from salt_hls.reports.html import HISTORY, write_html
 from salt_hls.reports.model import BitAccuracy, Report, SynthesisRecord
 
 JSON, PAGE, EARLIER = "report.json", "report.html", "history"
+PROJECT, CSIM, RTL, DIAGNOSIS = "firmware", "csim", "rtl", "diagnose"
+MANIFEST, SIMULATED, INTERFACE = "manifest.json", f"{CSIM}/simulated.npz", f"{CSIM}/interface.json"
+"""Files and folders of a build."""
 
-OWN = ("bench", "cache", "golden", "results", "train", "trained")
+CACHE = "cache"
+"""Beside the builds: compiled simulators and synthesized stages."""
+
+OWN = ("bench", "cache", "results", "train", "trained")
 """Folders of the commands beside those of the models."""
 
 _MARKS = (".failed", ".old", ".tmp", ".lock")

@@ -13,6 +13,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    GetJsonSchemaHandler,
     NonNegativeInt,
     SerializerFunctionWrapHandler,
     ValidationError,
@@ -20,10 +21,13 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from salt_hls.config import first_fault
 from salt_hls.errors import UserError
 from salt_hls.files import replacing
+from salt_hls.wording import command
 
 Stage = Literal["estimate", "rtl-synth", "csynth", "vsynth", "route"]
 Kind = Literal[
@@ -53,7 +57,9 @@ REGISTER_NS = 0.2
 class Strict(BaseModel):
     """Base of every record: unknown keys, NaN and infinities are errors."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, populate_by_name=True)
+    model_config = ConfigDict(
+        extra="forbid", allow_inf_nan=False, populate_by_name=True, use_attribute_docstrings=True
+    )
 
 
 class Resources(Strict):
@@ -234,6 +240,16 @@ class SynthesisRecord(Resources):
             self.latency_ns = latency_ns(self.latency_cycles, self.period_ns)
         return self
 
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """That of the fields: pydantic sees only that the serializer gives a dictionary."""
+        model: Any = core
+        while model["type"] != "model":  # inside of its validators
+            model = model["schema"]
+        return handler({k: v for k, v in model.items() if k != "serialization"})
+
     @model_serializer(mode="wrap")
     def _only_what_is_known(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         data: dict[str, Any] = dump(self)
@@ -301,15 +317,29 @@ class BudgetVerdict(Strict):
     passed: bool
     checks: list[BudgetCheck]
 
+    @property
+    def verdict(self) -> Verdict:
+        """One limit that fails fails all; else one that is unproven."""
+        if self.of("fail"):
+            return "fail"
+        return "pass" if self.passed else "unproven"
+
     def of(self, verdict: Verdict) -> list[BudgetCheck]:
         """The checks with this verdict."""
         return [check for check in self.checks if check.verdict == verdict]
 
 
-class Report(Strict):
-    """The content of report.json."""
+SCHEMA: Literal[2] = 2
+"""Version of report.json. 2 has `verdict` and `bit_exact`; 1 is read."""
 
-    schema_version: Literal[1] = Field(default=1, alias="schema")
+
+class Report(Strict):
+    """The content of report.json.
+
+    inputs_sha256: of the checked events. physics: `None` where the inputs are no labelled jets.
+    """
+
+    schema_version: Literal[2] = Field(default=SCHEMA, alias="schema")
     model: str
     backend: str | None = None
     io_type: str | None = None
@@ -323,6 +353,29 @@ class Report(Strict):
     physics: Physics | None = None
     synthesis: list[SynthesisRecord] = []
     budget: BudgetVerdict | None = None
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def verdict(self) -> Verdict:
+        """Of the budget as a whole; "unproven" also where no figure is known."""
+        return "unproven" if self.budget is None else self.budget.verdict
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def bit_exact(self) -> bool | None:
+        """Whether every compared value is the same; null where none was compared."""
+        if not self.bit_accuracy:
+            return None
+        return not any(record.mismatches for record in self.bit_accuracy)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _upgrade(cls, data: Any) -> Any:
+        """What is computed is not read, and an earlier version becomes the present one."""
+        if not isinstance(data, dict):
+            return data
+        rest = {k: v for k, v in data.items() if k not in cls.model_computed_fields}
+        return rest | {"schema": SCHEMA} if rest.get("schema") == 1 else rest
 
     def to_json(self) -> str:
         """JSON text, the same bytes for the same content."""
@@ -338,15 +391,36 @@ class Report(Strict):
     def read(cls, path: Path) -> Report:
         """Read and check `path`; a UserError names the file, the key and the fault."""
         try:
-            return cls.model_validate_json(path.read_bytes())
+            text = path.read_bytes()
         except OSError as error:
             raise UserError(
-                f"{path}: cannot be read ({error.strerror}); run `make firmware` first"
+                f"{path}: cannot be read ({error.strerror}); run {command('firmware')} of the "
+                "model first"
             ) from None
+        try:
+            return cls.model_validate_json(text)
         except ValidationError as error:
+            fault = first_fault(error)
+        if (found := _schema(text)) is not None and found > SCHEMA:
             raise UserError(
-                f"{path}: {first_fault(error)}; write it again with this version of salt-hls"
-            ) from None
+                f"{path}: schema {found} of a newer salt-hls; this one reads up to {SCHEMA}: "
+                "update it, or build the model again"
+            )
+        raise UserError(f"{path}: {fault}; write it again with this version of salt-hls")
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of report.json as it is written."""
+    return Report.model_json_schema(mode="serialization")
+
+
+def _schema(text: bytes) -> int | None:
+    """The version that a report says it is of."""
+    try:
+        found = json.loads(text)["schema"]
+    except (ValueError, TypeError, KeyError):
+        return None
+    return found if type(found) is int else None
 
 
 def write_text(path: Path, text: str) -> None:

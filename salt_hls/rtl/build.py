@@ -8,12 +8,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 from salt_hls.errors import UserError
-from salt_hls.firmware.build import RTL, Checked
+from salt_hls.firmware.build import Checked
 from salt_hls.firmware.compare import compare, first_difference, split_outputs
 from salt_hls.firmware.convert import output_nodes
 from salt_hls.firmware.replay import output_type
 from salt_hls.reports.budget import Budget
-from salt_hls.reports.folder import JSON, PAGE, add, forget
+from salt_hls.reports.folder import JSON, PAGE, RTL, add, forget
 from salt_hls.reports.model import BitAccuracy, Report, SynthesisRecord
 from salt_hls.rtl.project import Multipliers, RtlProject, existing, generate
 from salt_hls.rtl.stream_project import generate_stream

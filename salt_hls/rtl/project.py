@@ -30,6 +30,7 @@ from salt_hls.firmware.replay import output_type
 from salt_hls.fixed import FixedType
 from salt_hls.reports.model import Module, SynthesisRecord
 from salt_hls.rtl.tracer import HLS4MLTracer
+from salt_hls.wording import command
 
 Progress = Callable[[str], None]
 """Is told, in a few words, what long work is doing."""
@@ -197,7 +198,8 @@ class RtlProject:
             )
         except (OSError, ValueError, TypeError, KeyError):
             raise UserError(
-                f"{folder}: no RTL project ({MANIFEST} is missing or damaged); run `make rtl` first"
+                f"{folder}: no RTL project ({MANIFEST} is missing or damaged); run "
+                f"{command('rtl')} first"
             ) from None
 
     def kernels(self) -> dict[str, str]:

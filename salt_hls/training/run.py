@@ -21,6 +21,7 @@ from salt_hls.processes import cores
 from salt_hls.training.metrics import Metrics, correct, evaluate
 from salt_hls.training.train import Report, Samples, predict, train
 from salt_hls.weights import save_weights
+from salt_hls.wording import option
 
 Note = Callable[[str], None]
 
@@ -66,7 +67,9 @@ def weights_folder(path: Path, build: Path, ship: bool) -> Path:
     """
     shipped = path.resolve().parent == MODELS
     if ship and not shipped:
-        raise UserError(f"{path}: not a shipped model; leave --ship, its weights go beside it")
+        raise UserError(
+            f"{path}: not a shipped model; leave {option('ship')}, its weights go beside it"
+        )
     return build / TRAINED if shipped and not ship else path.parent
 
 

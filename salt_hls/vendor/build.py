@@ -6,13 +6,14 @@ from collections.abc import Callable
 from typing import NamedTuple, cast, get_args
 
 from salt_hls.errors import UserError
-from salt_hls.firmware.build import PROJECT, RTL, Checked
+from salt_hls.firmware.build import Checked
 from salt_hls.reports.budget import Budget
-from salt_hls.reports.folder import add
+from salt_hls.reports.folder import PROJECT, RTL, add
 from salt_hls.reports.model import Report
 from salt_hls.reports.vendor import scan_reports
 from salt_hls.rtl.build import Options, write_rtl
 from salt_hls.vendor.tools import Step, Tool, find_tool, find_vivado, run_hls, run_vivado
+from salt_hls.wording import option
 
 ROUTE = "route"
 """The step that implements the RTL of `make rtl` with Vivado; the others are of the HLS project."""
@@ -32,7 +33,8 @@ def plan(tool: Tool, steps: str) -> Plan:
     known = (*get_args(Step), ROUTE)
     unknown = [name for name in names if name not in known]
     if unknown or not names:
-        raise UserError(f"STEPS={steps}: must be some of {', '.join(known)}, with commas between")
+        given = option("steps", steps)
+        raise UserError(f"{given}: must be some of {', '.join(known)}, with commas between")
     chosen = cast(tuple[Step, ...], tuple(name for name in names if name != ROUTE))
     if chosen:
         find_tool(tool)

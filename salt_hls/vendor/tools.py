@@ -15,6 +15,7 @@ from salt_hls.errors import UserError
 from salt_hls.processes import TimedOut, run
 from salt_hls.reports.vendor import read_file
 from salt_hls.vendor.testbench import VERDICTS
+from salt_hls.wording import option
 
 Tool = Literal["vitis", "vivado"]
 Step = Literal["csim", "csynth", "cosim", "vsynth"]
@@ -50,13 +51,15 @@ class VendorRun:
 def find_tool(tool: Tool) -> Path:
     """The tool's HLS program on PATH; `UserError` names what was looked for."""
     if tool not in EXECUTABLES:
-        raise UserError(f"TOOL={tool}: must be one of {', '.join(EXECUTABLES)}, or yosys")
+        raise UserError(
+            f"{option('tool', tool)}: must be one of {', '.join(EXECUTABLES)}, or yosys"
+        )
     for name in EXECUTABLES[tool]:
         if path := shutil.which(name):
             return Path(path)
     raise UserError(
-        f"TOOL={tool}: none of {', '.join(EXECUTABLES[tool])} is on PATH; source the "
-        "installation's settings64.sh, or use TOOL=yosys, which needs no licence"
+        f"{option('tool', tool)}: none of {', '.join(EXECUTABLES[tool])} is on PATH; source the "
+        f"installation's settings64.sh, or use {option('tool', 'yosys')}, which needs no licence"
     )
 
 
@@ -116,7 +119,7 @@ def run_vivado(
     progress: Callable[[str], None] = lambda _: None,
 ) -> VendorRun:
     """Synthesizes, places and routes a generated RTL project; reports go to its output folder."""
-    program = find_vivado("TOOL=vivado on an RTL project")
+    program = find_vivado(f"{option('tool', 'vivado')} on an RTL project")
     log = _log(project, program)
     command = [str(program), "-mode", "batch", "-nojournal", "-source", "build_vivado_prj.tcl"]
     at, started = time.monotonic(), time.time()
@@ -169,7 +172,8 @@ def _command(project: Path, tool: Tool, program: Path, steps: Sequence[Step]) ->
     written_for: Tool = "vitis" if "build_opt.tcl" in script.read_text() else "vivado"
     if written_for != tool:
         raise UserError(
-            f"{project}: was written for TOOL={written_for}; write it again with BACKEND={tool}"
+            f"{project}: was written for {option('tool', written_for)}; write it again with "
+            f"{option('backend', tool)}"
         )
     if tool == "vivado":
         arguments = " ".join(f"{name}={value}" for name, value in options.items())

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 from click.testing import Result
+from rich.console import Console
 from typer.testing import CliRunner
 
+from salt_hls import cli
 from salt_hls.cli import app
 from salt_hls.errors import UserError
-from salt_hls.reports.model import Report, SynthesisRecord
+from salt_hls.reports.model import BitAccuracy, Report, SynthesisRecord, json_schema
 
 from .support import DATA
 
@@ -72,12 +74,47 @@ def test_strict_accepts_only_what_is_proven(
     assert "Budget cms_l1t_jet" in (folder / "small/report.html").read_text()
 
 
-def test_a_narrow_terminal_cuts_no_figure(tmp_path: Path) -> None:
+FIGURES = ("1,040,307", "1,311,435", "398", "995.0", "864,000")
+
+
+def test_a_narrow_terminal_cuts_no_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = build(tmp_path, lut=1_040_307, ff=1_311_435, latency_cycles=398)
-    shown = run("small", "--build", folder, columns=80).output
-    assert "\u2026" not in shown
-    for figure in ("1,040,307", "1,311,435", "398", "995.0", "864,000"):
-        assert figure in shown
+    monkeypatch.setattr(cli, "console", Console(width=80))
+    shown = run("small", "--build", folder).output
+    assert "\u2026" not in shown and max(map(len, shown.splitlines()[:30])) <= 80
+    assert all(figure in shown for figure in FIGURES)
+
+
+@pytest.mark.parametrize("columns", [20, 80])
+def test_a_pipe_folds_nothing(columns: int, tmp_path: Path) -> None:
+    source = "/".join(["a", "long", "path"] * 9)
+    folder = build(tmp_path, lut=1_040_307, ff=1_311_435, latency_cycles=398, source=source)
+    shown = run("small", "--build", folder, columns=columns).output
+    (row,) = (line for line in shown.splitlines() if line.startswith(f"│ {source} │ route"))
+    assert [cell.strip() for cell in row.split("│")[3:5]] == ["1,040,307", "1,311,435"]
+
+
+def test_json_is_report_json_and_nothing_else(tmp_path: Path) -> None:
+    folder = build(tmp_path)
+    bits = BitAccuracy(pair="a/b", layer="x", events=1, values=1, mismatches=0, max_lsb=0)
+    for changes, verdict in (
+        ({}, "pass"),
+        ({"lut": 500_000}, "fail"),
+        ({"uram": None}, "unproven"),
+    ):
+        record = SynthesisRecord.model_validate(KEPT | changes)
+        path = folder / "small" / "report.json"
+        Report(model="small", synthesis=[record], bit_accuracy=[bits]).write(path)
+        result = run("small", "--json", "--strict", "--build", folder)
+        assert result.stdout == path.read_text()
+        data = json.loads(result.stdout)
+        assert (data["verdict"], data["bit_exact"]) == (verdict, True)
+        assert data["bit_accuracy"][0]["mismatches"] == 0
+        assert result.exit_code == (verdict != "pass")
+
+
+def test_the_schema_is_printed() -> None:
+    assert json.loads(run("--schema").stdout) == json_schema()
 
 
 def test_nothing_to_judge_is_not_proven(tmp_path: Path) -> None:
@@ -101,6 +138,7 @@ def test_reports_of_a_folder_alone(tmp_path: Path) -> None:
     rows = json.loads(result.stdout)["synthesis"]
     assert [row["source"] for row in rows] == ["export_impl.xml.gz", "solveCooling_export.rpt.gz"]
     assert all(row["stage"] == "route" and row["lut"] == 176 for row in rows)
+    assert Report.model_validate_json(result.stdout).verdict == "fail"
     assert run("--from", sample, "--strict").exit_code == 1  # another part, no latency
     assert list(tmp_path.iterdir()) == []
 
@@ -134,10 +172,14 @@ def test_what_cannot_be_read_is_an_error_or_a_warning(tmp_path: Path) -> None:
 def test_wrong_use(tmp_path: Path) -> None:
     assert run().exit_code == 2
     for arguments, words in (
-        (("small", "--build", tmp_path), "run `make firmware` first"),
+        (("salt_p4", "--build", tmp_path), "no such build; `salt-hls firmware salt_p4` makes it"),
+        (("salt_p5", "--build", tmp_path), "not one of the shipped models"),
         (("--from", tmp_path / "none"), "no such folder"),
         (("--from", tmp_path), "no vendor report found"),
-        (("small", "--budget", "nosuch", "--build", build(tmp_path / "b")), "no budget 'nosuch'"),
+        (
+            ("small", "--budget", "nosuch", "--build", build(tmp_path / "b")),
+            "--budget nosuch: no such budget",
+        ),
     ):
         result = run(*arguments)
         assert isinstance(result.exception, UserError) and words in str(result.exception)

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from salt_hls.errors import UserError
+from salt_hls.paths import CHECKOUT as ROOT
 from salt_hls.reports.model import (
     BitAccuracy,
     BudgetCheck,
+    BudgetVerdict,
     Module,
     Physics,
     Report,
     RocCurve,
     SynthesisRecord,
+    json_schema,
     latency_ns,
 )
 from salt_hls.reports.vendor import read_reports
@@ -63,9 +67,9 @@ def test_keys_of_the_stable_interface() -> None:
     assert list(data) == [
         "schema", "model", "backend", "io_type", "part", "clock_ns", "n_particles",
         "n_partitions", "versions", "inputs_sha256", "bit_accuracy", "physics", "synthesis",
-        "budget",
+        "budget", "verdict", "bit_exact",
     ]  # fmt: skip
-    assert data["schema"] == 1
+    assert (data["schema"], data["verdict"], data["bit_exact"]) == (2, "unproven", True)
     assert set(data["physics"]["accuracy"]) == {"float", "quantized", "csim"}
     (record,) = data["synthesis"]
     assert list(record)[:11] == [
@@ -117,7 +121,14 @@ def test_a_failed_write_leaves_the_old_file(
     [
         ("", "Invalid JSON"),
         ('{"schema": 1', "Invalid JSON"),
-        ('{"schema": 2, "model": "m"}', "schema"),
+        (
+            '{"schema": 3, "model": 7, "new": 1}',
+            "schema 3 of a newer salt-hls",
+        ),
+        ('{"schema": 0, "model": "m"}', "schema: Input should be 2, got '0'"),
+        ('{"schema": "2", "model": "m"}', "schema: Input should be 2, got '2'"),
+        ('{"schema": 2, "model": 7}', "model: "),
+        ("[3]", "Input should be an object"),
         ('{"schema": 1}', "the key 'model' is missing"),
         ('{"model": "m", "extra": 0}', "unknown key 'extra'"),
         ('{"model": "m", "synthesis": [{"source": "s", "stage": "maybe"}]}', "synthesis.0.stage"),
@@ -135,8 +146,58 @@ def test_bad_files_are_one_line(text: str, words: str, tmp_path: Path) -> None:
 
 
 def test_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="make firmware"):
+    with pytest.raises(UserError, match="`salt-hls firmware` of the model"):
         Report.read(tmp_path / "report.json")
+
+
+def test_earlier_reports_are_read_and_written_again_as_the_present_one(tmp_path: Path) -> None:
+    data = json.loads(REPORT.to_json())
+    for key in ("verdict", "bit_exact"):
+        del data[key]
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps({**data, "schema": 1}))
+    read = Report.read(path)
+    assert read == REPORT
+    read.write(path)
+    assert path.read_text() == REPORT.to_json()
+
+
+def test_what_is_computed_is_never_read() -> None:
+    data = json.loads(REPORT.to_json())
+    lie = Report.model_validate({**data, "verdict": "pass", "bit_exact": False})
+    assert (lie.verdict, lie.bit_exact) == ("unproven", True)
+    assert Report(model="m").bit_exact is None
+    wrong = REPORT.bit_accuracy[0].model_copy(update={"mismatches": 1})
+    assert Report(model="m", bit_accuracy=[*REPORT.bit_accuracy, wrong]).bit_exact is False
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "whole"),
+    [(["pass", "pass"], "pass"), (["pass", "unproven"], "unproven"),
+     (["unproven", "fail", "pass"], "fail")],
+)  # fmt: skip
+def test_the_verdict_is_the_worst_of_the_limits(verdicts: list[str], whole: str) -> None:
+    checks = [
+        BudgetCheck.model_validate({"name": "lut", "limit": 1, "value": 1, "verdict": v})
+        for v in verdicts
+    ]
+    passed = all(check.passed for check in checks)
+    judged = BudgetVerdict(name="b", source="s", passed=passed, checks=checks)
+    assert Report(model="m", budget=judged).verdict == whole
+
+
+def test_the_documented_schema_is_that_of_the_records() -> None:
+    """docs/report.schema.json for programs, docs/report.md for people, every key of both."""
+    schema = json_schema()
+    path = ROOT / "docs" / "report.schema.json"
+    assert json.loads(path.read_text()) == schema, f"salt-hls report --schema > {path}"
+    page = (ROOT / "docs" / "report.md").read_text()
+    assert f"schema {schema['properties']['schema']['const']}" in page
+    parts = {part.split("\n")[0].strip("` "): part for part in page.split("\n## ")}
+    for name, record in {**schema["$defs"], "report": schema}.items():
+        told = set(re.findall(r"^\| (`[^|]*) \|", parts[name], re.MULTILINE))
+        listed = {key for cell in told for key in re.findall(r"`(\w+)`", cell)}
+        assert listed == set(record["properties"]), name
 
 
 def test_latency_arithmetic() -> None:

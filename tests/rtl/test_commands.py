@@ -21,7 +21,10 @@ from salt_hls.rtl.build import Options, build_rtl, estimate, synthesize_rtl
 from salt_hls.rtl.project import RtlProject
 from salt_hls.vendor.build import plan, synthesize_hls
 
-SMALL = {"particles": 4, "partitions": 2, "width": 4, "heads": 2, "feed_forward": 4}
+SMALL = {
+    "particles": 4, "partitions": 2, "width": 4, "heads": 2, "feed_forward": 4,
+    "firmware": {"clock_ns": 10},
+}  # fmt: skip
 BUDGET = load_budget("cms_l1t_jet")
 COMMITTED = Path(__file__).with_name("small.json")
 GROWTH = 1.02
@@ -140,8 +143,8 @@ def test_reports_of_a_vendor_tool_are_read_and_judged(
     [
         (("--tool", "vitis"), "none of vitis-run, vitis_hls is on PATH"),
         (("--tool", "vivado", "--steps", "route"), "step route: vivado is not on PATH"),
-        (("--tool", "vitis", "--steps", "place"), "STEPS=place: must be some of csim, csynth"),
-        (("--budget", "nosuch"), "no budget 'nosuch'"),
+        (("--tool", "vitis", "--steps", "place"), "--steps place: must be some of csim, csynth"),
+        (("--budget", "nosuch"), "--budget nosuch: no such budget"),
     ],
 )
 def test_what_is_missing_is_said_at_once(arguments: tuple[str, ...], message: str) -> None:

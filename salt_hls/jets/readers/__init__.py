@@ -20,6 +20,7 @@ from salt_hls.jets.dataset import POINTS, JetSet
 from salt_hls.jets.readers import generated, lhc, modelnet, quark_gluon, top_tagging
 from salt_hls.jets.readers.base import Format, array_names, reading
 from salt_hls.jets.readers.checks import Collector
+from salt_hls.wording import command
 
 FORMATS: tuple[Format, ...] = (
     generated.FORMAT,
@@ -101,7 +102,8 @@ def load_data(path: Path, particles: int) -> DataSet:
 def _files(path: Path) -> dict[str, list[Path]]:
     """Files by split; all are "train" where names say nothing."""
     if not path.exists():
-        raise UserError(f"{path}: no such jet file or folder; `make data` generates jets in data/")
+        make = command("data")
+        raise UserError(f"{path}: no such jet file or folder; {make} generates jets in data/")
     if path.is_file():
         return {"train": [path]}
     found = [

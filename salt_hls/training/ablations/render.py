@@ -10,6 +10,7 @@ from salt_hls.errors import UserError
 from salt_hls.files import replacing
 from salt_hls.training.ablations.compare import SIGMAS, Estimate, RowResult, Verdict, row_results
 from salt_hls.training.ablations.study import BASE, Results, Study
+from salt_hls.wording import command
 
 BEGIN = "<!-- ablations: written by `make results` -->"
 END = "<!-- end of ablations -->"
@@ -33,7 +34,9 @@ def render(study: Study, results: Results, document: Path) -> list[Path]:
     """
     rows = row_results(study, results)
     if not rows:
-        raise UserError(f"{results.path}: no results of this study yet; `make results` makes them")
+        raise UserError(
+            f"{results.path}: no results of this study yet; {command('results')} makes them"
+        )
     plots = [results.study.with_suffix(".png"), results.study.with_name("particles.png")]
     plot_differences(study, rows, plots[0])
     plot_particles(study, rows, plots[1])

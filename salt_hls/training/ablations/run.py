@@ -32,6 +32,7 @@ from salt_hls.training.train import (
     quantize,
     weight_grids,
 )
+from salt_hls.wording import command
 
 BLOCK = 20_000
 """Jets prepared at a time: bounds memory."""
@@ -207,7 +208,7 @@ def fingerprint(data: Path, training: int, validation: int) -> str:
             labels, jets = file["labels"][rows], file["jets"][rows]
         if len(labels) < wanted:
             raise UserError(
-                f"{path}: the study needs {wanted} jets, found {len(labels)}; run `make data`"
+                f"{path}: the study needs {wanted} jets, found {len(labels)}; run {command('data')}"
             )
         state.update(labels.tobytes() + jets.tobytes())
     return state.hexdigest()[:16]
