@@ -62,7 +62,7 @@ def done(*command: object, folder: Path) -> str:
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
-    pip = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation")
+    pip = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps")
     done(*pip, "--wheel-dir", folder, ROOT, folder=folder)
     (path,) = folder.glob("*.whl")
     return path
