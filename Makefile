@@ -11,7 +11,7 @@ PYTHON ?= $(shell for p in $(VENV)/bin/python python3.13 python3.12 python3.11 p
 	"$$p" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && \
 	echo "$$p" && break; done)
 
-BITS := weights.py golden.py plain_hls4ml.py conformance.py saved_models.py
+BITS := weights.py golden.py firmware_sums.py plain_hls4ml.py keras2.py conformance.py saved_models.py extras.py
 
 RUN := $(VENV)/bin/salt-hls
 READY := $(VENV)/.ready

@@ -652,7 +652,7 @@ def _print_synthesis(report: Any) -> None:
     console.print(table)
     for check in verdict.checks:
         if check.note:
-            _say(console, f"{check.name}: {check.note}")
+            _say(console, as_typed(f"{check.name}: {check.note}"))
     _say(console, f"figures {conditions(best_figures(report))}")
 
 

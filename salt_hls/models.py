@@ -217,7 +217,10 @@ def load_keras_model(path: Path) -> tf.keras.Model:
         # Keras puts the configuration of the layer in front of what is wrong with it.
         reason = " ".join(str(error).partition("Exception encountered:")[2].split()) or str(error)
         reason = " ".join(reason.split())[:160]
-        raise UserError(f"{path}: not a Keras model that can be loaded here ({reason})") from None
+        raise UserError(
+            f"{path}: not a Keras model that can be loaded here ({reason}); one of an older Keras "
+            "can be, saved as .h5"
+        ) from None
     shapes = [tuple(tensor.shape) for tensor in getattr(model, "inputs", None) or []]
     if len(shapes) != 1 or len(shapes[0]) not in (2, 3) or None in shapes[0][1:]:
         got = ", ".join(str(shape[1:]) for shape in shapes) or "none"

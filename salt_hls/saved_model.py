@@ -18,7 +18,7 @@ import h5py
 
 from salt_hls.errors import UserError
 
-MODULES = ("keras", "qkeras", "salt_hls")
+MODULES = ("keras", "tf_keras", "qkeras", "salt_hls")
 """Packages whose classes a model may consist of."""
 
 LAMBDAS = ("Lambda", "__lambda__")

@@ -54,5 +54,6 @@ def as_typed(text: str) -> str:
     if not by_make():
         return text
     text = re.sub(r"`salt-hls[^`]*--help`", "`make help`", text)
+    text = re.sub(r"`salt-hls (\w+)`", r"`make \1`", text)
     pattern = rf"--({'|'.join(VARIABLES)})\b(?!-)"
     return re.sub(pattern, lambda found: variable(found[1]), text)

@@ -19,6 +19,7 @@ from conftest import without_progress
 from salt_hls import cli, wording
 from salt_hls.config import MODELS
 from salt_hls.paths import CHECKOUT as ROOT
+from salt_hls.reports.model import Report, SynthesisRecord
 
 Make = Callable[..., Path]
 
@@ -377,3 +378,19 @@ def test_progress_without_a_terminal_is_a_line_every_few_seconds(
     assert len(told) >= 6
     time.sleep(0.1)
     assert capsys.readouterr().err == ""
+
+
+def test_of_make_reports_say_make(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is printed; report.json is the same whoever has called."""
+    figures = SynthesisRecord(source="x", stage="estimate", latency_cycles=3, clock_ns=2.5)
+    path = folder / "build" / "small" / "report.json"
+    Report(model="small", synthesis=[figures]).write(path)
+    written = set()
+    for caller, program in (("", "salt-hls"), ("make", "make")):
+        monkeypatch.setenv(wording.CALLER, caller)
+        assert cli.run(["report", "small"]) == 0
+        assert f"`{program} synth` estimates it" in capsys.readouterr().out
+        written.add(path.read_bytes())
+    assert len(written) == 1 and b"`salt-hls synth`" in written.pop()

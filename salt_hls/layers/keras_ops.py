@@ -14,8 +14,15 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from qkeras import get_quantizer
 
+from salt_hls.errors import UserError
 from salt_hls.fixed import FixedType, Table
 from salt_hls.layers.layer import LayerOperation, Shape
+
+if str(getattr(tf.keras, "__version__", "")).startswith("3"):  # too late to choose another one
+    raise UserError(
+        "tf.keras is Keras 3, and salt-hls' layers are of Keras 2: import salt_hls before "
+        "tensorflow and qkeras, or set TF_USE_LEGACY_KERAS=1"
+    )
 
 Quantizer = Callable[[tf.Tensor], tf.Tensor]
 

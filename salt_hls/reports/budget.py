@@ -231,7 +231,7 @@ def _check(name: str, limit: float, best: Best, note: str | None = None) -> Budg
     if value is None:
         verdict = "unproven"
         note = (
-            "unknown: no report gives it; `make synth` or a vendor's report does"
+            "unknown: no report gives it; `salt-hls synth` or a vendor's report does"
             if record is None
             else f"unknown: {describe(record)} does not know it; it may depend on the data"
         )
@@ -301,7 +301,7 @@ def _check_clock(limit: float, best: Best) -> BudgetCheck:
     return check
 
 
-UNTIMED = "nobody timed the logic: `make synth` estimates it, place and route proves it"
+UNTIMED = "nobody timed the logic: `salt-hls synth` estimates it, place and route proves it"
 TIMED: dict[Stage, str] = {
     "vsynth": "timed by logic synthesis, not placed and routed",
     "csynth": "estimated by HLS, not placed and routed",

@@ -129,7 +129,7 @@ def test_a_design_that_fits() -> None:
         ({"ii_cycles": None}, "ii_cycles", "unproven", "unknown: no report gives it"),
         ({"lut": 432_001}, "lut", "fail", None),
         ({"lut": None, "ff": None}, "lut", "unproven", "unknown: no report gives it"),
-        ({"uram": None}, "uram", "unproven", "`make synth` or a vendor's report does"),
+        ({"uram": None}, "uram", "unproven", "`salt-hls synth` or a vendor's report does"),
         ({"clock_estimated_ns": 2.6}, "clock_ns", "fail", "misses its target of 2.5 ns"),
         ({"clock_ns": 5.0}, "clock_ns", "fail", None),
         ({"clock_ns": 5.0, "clock_estimated_ns": None}, "clock_ns", "fail", "the target"),
