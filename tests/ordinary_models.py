@@ -17,7 +17,7 @@ import tensorflow as tf
 from qkeras import QActivation, QBatchNormalization, QConv1D, QDense
 
 import salt_hls
-from salt_hls.layers.keras2_reader import read_keras2_models
+from salt_hls.hls.keras2_reader import read_keras2_models
 
 BITS = "quantized_bits(6,1,alpha=1)"
 KERNELS = {

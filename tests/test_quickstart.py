@@ -10,7 +10,7 @@ from conftest import without_progress
 
 from salt_hls import cli
 from salt_hls.config import MODELS, ModelConfig, load_yaml
-from salt_hls.firmware import csim
+from salt_hls.hls import csim
 from salt_hls.jets.dataset import CLASSES
 from salt_hls.reports.model import Report
 from salt_hls.training.run import Result
