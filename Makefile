@@ -48,7 +48,7 @@ flag = $(if $(filter-out 0,$($1)),--$(shell echo $1 | tr A-Z a-z))
 export SALT_HLS_CALLER := make
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart firmware rtl synth test test-bits test-all lock mutants data train results scaling diagnose golden bench report lint clean
+.PHONY: help quickstart firmware rtl synth test test-bits test-wheel test-all lock mutants data train results scaling diagnose golden bench report lint clean
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -83,6 +83,9 @@ test: $(READY) ## run the tests that take seconds each
 # What may depend on Python, TensorFlow or numpy: weights, conversion, C-simulation, every bit.
 test-bits: $(READY) ## run the tests whose bits may depend on Python and TensorFlow
 	@$(VENV)/bin/python -m pytest -n 2 -m "not slow" $(addprefix tests/test_,$(BITS))
+
+test-wheel: $(READY) ## build the wheel, install it into an empty environment, use it
+	@$(VENV)/bin/python -m pytest tests/test_wheel.py
 
 test-all: $(READY) ## run all tests
 	@$(VENV)/bin/python -m pytest -n 2

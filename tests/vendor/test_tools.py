@@ -109,7 +109,7 @@ def test_vivado_hls_takes_options_as_an_argument(project: Path) -> None:
         "vsynth=0 fifo_opt=0\n"
     )
     install(project, "vitis_hls")
-    with pytest.raises(UserError, match="was written for TOOL=vivado"):
+    with pytest.raises(UserError, match="was written for --tool vivado"):
         run_hls(project, "vitis", ["csim"])
 
 
