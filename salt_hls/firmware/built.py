@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from salt_hls.config import find_model
 from salt_hls.errors import UserError
+from salt_hls.extras import need
 from salt_hls.files import locked
 from salt_hls.hls.csim import Csim, joined, run_csim
 from salt_hls.inputs import Inputs, inputs_of, require_on_grid
@@ -70,6 +71,8 @@ class Firmware:
 
         Raises `UserError` for what cannot be built, and when a single bit differs.
         """
+        if rtl:
+            need("Firmware.build: rtl=True", "rtl")
         if not isinstance(model, str | Path):
             with tempfile.TemporaryDirectory() as temporary:
                 path = _saved(model, inputs, Path(temporary))
@@ -130,6 +133,7 @@ class Firmware:
         The first call compiles the simulator, which takes minutes for large models; `progress` is
         told what is being done. Raises `UserError` as `csim`, and when there is no RTL.
         """
+        need("Firmware.rtl", "rtl")
         values = self._on_grid(x, "Firmware.rtl")
         from salt_hls.rtl.project import existing
         from salt_hls.rtl.verilator import MARKERS, simulate, simulate_stream
