@@ -19,6 +19,8 @@ from salt_hls.config import MODELS
 from salt_hls.jets.dataset import JetSet
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# `make test` sets it for the commands that make calls; messages here are those of the tool itself.
+os.environ.pop("SALT_HLS_CALLER", None)
 
 
 @pytest.fixture(autouse=True)
