@@ -138,7 +138,7 @@ $(READY): requirements.lock pyproject.toml
 		fail "$(VENV) is of another Python than $$found; make clean removes it, or give another VENV=..."
 	@echo 'setting up $(VENV) (once, a minute or two)'
 	@'$(PYTHON)' -m venv $(VENV)
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --require-hashes -r requirements.lock
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
