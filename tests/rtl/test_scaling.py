@@ -17,7 +17,7 @@ from salt_hls.graph.graph import Graph
 from salt_hls.rtl import scaling
 from salt_hls.rtl.scaling import Scaling, measure, resized
 
-STREAM = {"io_type": "io_stream", "clock_ns": 40}
+STREAM = {"io_type": "io_stream", "clock_ns": 10}
 
 
 @pytest.fixture

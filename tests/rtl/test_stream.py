@@ -267,7 +267,7 @@ def test_synthesis_counts_what_is_around_the_kernels(project: RtlProject, tmp_pa
 def test_from_a_model_to_its_report(small_model: Callable[..., Path], tmp_path: Path) -> None:
     path = small_model(
         particles=5, partitions=2, width=4, heads=2, feed_forward=4,
-        firmware={"io_type": "io_stream", "particles_per_clock": 2, "clock_ns": 40},
+        firmware={"io_type": "io_stream", "particles_per_clock": 2, "clock_ns": 10},
     )  # fmt: skip
     budget = load_budget("template")
     firmware = checked_firmware(str(path), None, tmp_path / "build", budget, 1, lambda *_: None)
