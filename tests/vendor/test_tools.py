@@ -216,8 +216,7 @@ def test_a_hanging_tool_is_stopped_with_its_children(project: Path) -> None:
     install(project, "vitis-run", csim="sleep 1000 & echo $! > child; wait")
     with pytest.raises(UserError, match="did not end within 1.5 s"):
         run_hls(project, "vitis", ["csim"], timeout_s=1.5)
-    child = int((project / "child").read_text())
-    assert not _runs(child)
+    _ends(int((project / "child").read_text()))
 
 
 def test_an_interrupt_stops_the_tool(project: Path) -> None:
@@ -229,8 +228,15 @@ def test_an_interrupt_stops_the_tool(project: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         run_hls(project, "vitis", ["csim"], progress=interrupt)
-    time.sleep(0.2)
-    assert not _runs(int((project / "child").read_text()))
+    _ends(int((project / "child").read_text()))
+
+
+def _ends(pid: int) -> None:
+    """A killed process leaves the table a moment after the signal; on a busy machine, later."""
+    deadline = time.monotonic() + 30
+    while _runs(pid):
+        assert time.monotonic() < deadline, f"process {pid} runs on"
+        time.sleep(0.05)
 
 
 def _runs(pid: int) -> bool:
