@@ -11,7 +11,7 @@ PYTHON ?= $(shell for p in $(VENV)/bin/python python3.13 python3.12 python3.11 p
 	"$$p" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && \
 	echo "$$p" && break; done)
 
-BITS := weights.py golden.py firmware_sums.py plain_hls4ml.py keras2.py conformance.py saved_models.py extras.py
+BITS := weights.py regression.py firmware_sums.py plain_hls4ml.py keras2.py conformance.py saved_models.py extras.py
 
 RUN := $(VENV)/bin/salt-hls
 READY := $(VENV)/.ready
@@ -118,10 +118,11 @@ bench: $(READY) ## measure the C-simulation of MODEL
 report: $(READY) ## judge the best figures of MODEL against BUDGET
 	@$(RUN) report '$(MODEL)' --budget '$(BUDGET)' $(call flag,STRICT)
 
-lint: $(READY) ## run ruff, mypy and clang-format
+lint: $(READY) ## run ruff, mypy, import-linter and clang-format
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
+	@$(VENV)/bin/lint-imports --no-logo --cache-dir build/imports
 	@$(VENV)/bin/clang-format --dry-run --Werror hls_templates/*.h
 
 # The environment holds exactly what requirements.lock names, checked by hash.

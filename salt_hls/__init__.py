@@ -9,22 +9,23 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from salt_hls.version import __version__ as __version__
+
 if TYPE_CHECKING:
+    from salt_hls.api.emulator import emulator
+    from salt_hls.api.firmware import Firmware
+    from salt_hls.api.inputs import Inputs
     from salt_hls.config import ModelConfig
     from salt_hls.errors import UserError
-    from salt_hls.firmware.build import load_model
-    from salt_hls.firmware.built import Firmware
-    from salt_hls.firmware.emulator import emulator
-    from salt_hls.inputs import Inputs
     from salt_hls.layers.conv_attention.keras import ConvAttention
     from salt_hls.layers.dynamic_tanh.keras import DynamicTanh
     from salt_hls.layers.fixed_activation.keras import FixedActivation
     from salt_hls.layers.head_dense.keras import HeadDense
     from salt_hls.layers.partitioned_projection.keras import PartitionedProjection
-    from salt_hls.models import build_model, import_sal_t4hep
-    from salt_hls.weights import load_weights, save_weights
+    from salt_hls.models.build import build_model, import_sal_t4hep
+    from salt_hls.models.tagger import load_model
+    from salt_hls.models.weights import load_weights, save_weights
 
-__version__ = "0.1.0"
 
 __all__ = [
     "ConvAttention",
@@ -47,16 +48,16 @@ __all__ = [
 ]
 
 _MODULES = {
-    "Firmware": "firmware.built",
-    "Inputs": "inputs",
+    "Firmware": "api.firmware",
+    "Inputs": "api.inputs",
     "ModelConfig": "config",
     "UserError": "errors",
-    "build_model": "models",
-    "emulator": "firmware.emulator",
-    "import_sal_t4hep": "models",
-    "load_model": "firmware.build",
-    "load_weights": "weights",
-    "save_weights": "weights",
+    "build_model": "models.build",
+    "emulator": "api.emulator",
+    "import_sal_t4hep": "models.build",
+    "load_model": "models.tagger",
+    "load_weights": "models.weights",
+    "save_weights": "models.weights",
 }
 """Where names come from, when they are first asked for: TensorFlow takes its time to load."""
 

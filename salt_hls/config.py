@@ -23,8 +23,8 @@ from pydantic import (
 
 from salt_hls.errors import UserError
 from salt_hls.fixed import FLOAT32_BITS, FixedType, check_table
-from salt_hls.paths import KERAS_MODELS
-from salt_hls.wording import option
+from salt_hls.system.paths import KERAS_MODELS
+from salt_hls.system.wording import option
 
 MODELS = KERAS_MODELS
 
@@ -84,7 +84,11 @@ MAX_COUNT = 4096
 
 Count = Annotated[int, Field(gt=0, le=MAX_COUNT)]
 
-CLOCK_NS = (0.1, 1000.0)
+PART = "xcvu13p-flga2577-2-e"
+CLOCK_NS = 2.5
+"""What firmware is for, unless something else is said."""
+
+CLOCKS_NS = (0.1, 1000.0)
 """Bounds of a clock period."""
 
 
@@ -231,8 +235,8 @@ class Firmware(Strict):
     a jet every ceil(particles / particles_per_clock) clocks.
     """
 
-    part: Annotated[str, AfterValidator(_part)] = "xcvu13p-flga2577-2-e"
-    clock_ns: float = Field(default=2.5, ge=CLOCK_NS[0], le=CLOCK_NS[1])
+    part: Annotated[str, AfterValidator(_part)] = PART
+    clock_ns: float = Field(default=CLOCK_NS, ge=CLOCKS_NS[0], le=CLOCKS_NS[1])
     io_type: Literal["io_parallel", "io_stream"] = "io_parallel"
     particles_per_clock: Count = 1
 

@@ -28,9 +28,9 @@ def compiled_once(
     monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """The C-simulation of the same files is compiled once for all tests of a run."""
-    from salt_hls.digest import digest
     from salt_hls.hls import csim
-    from salt_hls.processes import do
+    from salt_hls.system.digest import digest
+    from salt_hls.system.processes import do
 
     library = tmp_path_factory.getbasetemp().parent / "compiled"
 
@@ -82,11 +82,13 @@ def small_model(tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture
 def few_jets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests of the machinery, 300 of the sample jets do."""
-    from salt_hls.firmware import build, diagnose
+    from salt_hls.check import diagnose
+    from salt_hls.firmware import manifest, physics
+    from salt_hls.models import tagger
 
     path = tmp_path / "sample.h5"
     JetSet.read(MODELS / "sample.h5", slice(0, 300)).write(path)
-    for module in (build, diagnose):
+    for module in (tagger, manifest, physics, diagnose):
         monkeypatch.setattr(module, "SAMPLE", path)
 
 
@@ -116,8 +118,8 @@ def save_random_weights(path: Path, seed: int) -> None:
     import tensorflow as tf
 
     from salt_hls.config import ModelConfig, load_yaml
-    from salt_hls.models import build_model
-    from salt_hls.weights import save_weights
+    from salt_hls.models.build import build_model
+    from salt_hls.models.weights import save_weights
 
     tf.keras.utils.set_random_seed(seed)
     model = build_model(load_yaml(path, ModelConfig), quantized=True)

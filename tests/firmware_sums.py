@@ -11,8 +11,10 @@ from pathlib import Path
 
 import salt_hls
 from salt_hls.config import MODELS
-from salt_hls.firmware.build import converted, load_tagger, sums
+from salt_hls.firmware.build import converted
+from salt_hls.firmware.manifest import sums
 from salt_hls.hls.convert import write_project
+from salt_hls.models.tagger import load_tagger
 
 GOLDEN = Path(__file__).with_name("golden")
 

@@ -29,15 +29,15 @@ LEAST = 0.85
 """The share of mutants that must be seen."""
 
 MUTATED = (
-    "salt_hls/digest.py",
-    "salt_hls/firmware/compare.py",
+    "salt_hls/system/digest.py",
+    "salt_hls/check/compare.py",
     "salt_hls/fixed.py",
     "salt_hls/jets/readers/*.py",
-    "salt_hls/reports/budget.py",
+    "salt_hls/report/budget.py",
     "salt_hls/training/metrics.py",
 )
 TESTS = (
-    "tests/reports/test_budgets.py",
+    "tests/report/test_budgets.py",
     "tests/test_compare.py",
     "tests/test_data.py",
     "tests/test_digest.py",

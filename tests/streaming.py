@@ -12,7 +12,7 @@ import yaml
 from salt_hls.config import MODELS, ModelConfig
 from salt_hls.graph.graph import Graph
 from salt_hls.hls.convert import Converted, convert
-from salt_hls.models import build_model, snap_weights
+from salt_hls.models.build import build_model, snap_weights
 
 SMALL = {"particles": 13, "partitions": 4, "width": 8, "heads": 2, "feed_forward": 8}
 LINFORMER = {"keys": "dense", "values": "dense", "filter_heights": []}

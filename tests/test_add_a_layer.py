@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from salt_hls.paths import CHECKOUT
+from salt_hls.system.paths import CHECKOUT
 
 DOCUMENT = CHECKOUT / "docs" / "add-a-layer.md"
 BLOCK = re.compile(r"(?ms)^```(?:python|cpp)\n(.*?)^```")

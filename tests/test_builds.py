@@ -19,17 +19,19 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from salt_hls import cli
+from salt_hls.cli import commands
 from salt_hls.config import ModelConfig
 from salt_hls.errors import UserError
-from salt_hls.files import locked
 from salt_hls.firmware import build as build_module
-from salt_hls.firmware.build import build_firmware, checked_firmware, load_tagger
+from salt_hls.firmware import manifest
+from salt_hls.firmware.build import build_firmware, checked_firmware
 from salt_hls.hls.csim import Csim
-from salt_hls.reports import folder as report_folder
-from salt_hls.reports.budget import load_budget
-from salt_hls.reports.folder import OWN, add, build_folder
-from salt_hls.reports.model import BitAccuracy, Report, SynthesisRecord
+from salt_hls.models.tagger import Tagger, load_tagger
+from salt_hls.report import folder as report_folder
+from salt_hls.report.budget import load_budget
+from salt_hls.report.folder import OWN, add, build_folder
+from salt_hls.report.records import BitAccuracy, Report, SynthesisRecord
+from salt_hls.system.store import locked
 
 Make = Callable[..., Path]
 BUDGET = load_budget("template")
@@ -51,14 +53,14 @@ class Stub:
         self.content, self.mismatches, self.built = "one", 0, 0
         for name, stand_in in {
             "converted": lambda *_: NO_GRAPH,
-            "graph_digest": lambda _: "graph",
             "split_outputs": lambda *_: [],
             "write_and_compile": self.write,
             "compare_all": self.compare,
             "write_testbench": quiet,
-            "_physics": lambda *_: None,
+            "physics_of": lambda *_: None,
         }.items():
             monkeypatch.setattr(build_module, name, stand_in)
+        monkeypatch.setattr(manifest, "graph_digest", lambda _: "graph")
 
     def write(self, tagger: Any, folder: Path, *_: object) -> Any:
         self.built += 1
@@ -105,8 +107,8 @@ def figures(source: str) -> SynthesisRecord:
 
 
 def test_the_commands_own_folders_are_known() -> None:
-    used = re.findall(r'build / "(\w+)"', inspect.getsource(cli))
-    assert {*used, cli.CACHE} <= {*OWN} and {"bench", "results"} <= {*used}
+    used = re.findall(r'build / "(\w+)"', inspect.getsource(commands))
+    assert {*used, commands.CACHE} <= {*OWN} and {"bench", "results"} <= {*used}
     from salt_hls.training.run import STATE, TRAINED
 
     assert {STATE, TRAINED} <= {*OWN}
@@ -127,7 +129,7 @@ def test_such_a_model_deletes_nothing(verb: str, small_model: Make, tmp_path: Pa
     state.write_text("of a night")
     before = tree(tmp_path / "build")
     path = small_model("train", weights=False)
-    result = CliRunner().invoke(cli.app, [verb, str(path), "--build", str(tmp_path / "build")])
+    result = CliRunner().invoke(commands.app, [verb, str(path), "--build", str(tmp_path / "build")])
     assert isinstance(result.exception, UserError)
     assert "model 'train': the folder of the builds needs that name" in str(result.exception)
     assert tree(tmp_path / "build") == before
@@ -240,15 +242,15 @@ def test_the_key_of_a_build(
     for file in files:
         file.write_text("1")
     told = {"graph": "graph", "compiler": "g++ 12"}
-    monkeypatch.setattr(build_module, "graph_digest", lambda _: told["graph"])
-    monkeypatch.setattr(build_module, "compiler", lambda: told["compiler"])
-    monkeypatch.setattr(build_module, "FIRMWARE_CODE", files[1:])
+    monkeypatch.setattr(manifest, "graph_digest", lambda _: told["graph"])
+    monkeypatch.setattr(manifest, "compiler", lambda: told["compiler"])
+    monkeypatch.setattr(manifest, "FIRMWARE_CODE", files[1:])
     backend: Any = "Vitis"
 
     def key() -> str:
         config = ModelConfig.model_validate(content)
-        tagger = build_module.Tagger("small", config, None, None, (files[0],))
-        return build_module._key(tagger, None, backend)
+        tagger = Tagger("small", config, None, None, (files[0],))
+        return manifest.key_of(tagger, None, backend)
 
     keys = [key()]
     assert key() == keys[0]
@@ -280,9 +282,9 @@ def test_the_compilers_version_is_known(tmp_path: Path, monkeypatch: pytest.Monk
     program.write_text("#!/bin/sh\necho 'g++ (mine) 99.1'\necho more\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert build_module.compiler() == "g++ (mine) 99.1"
+    assert manifest.compiler() == "g++ (mine) 99.1"
     program.unlink()
-    assert build_module.compiler() is None
+    assert manifest.compiler() is None
 
 
 # ---- several at a time, and killed
@@ -314,9 +316,9 @@ def test_a_report_that_is_not_there_leaves_nothing(tmp_path: Path) -> None:
 ADD = """
 import sys
 from pathlib import Path
-from salt_hls.reports.budget import load_budget
-from salt_hls.reports.folder import add
-from salt_hls.reports.model import SynthesisRecord
+from salt_hls.report.budget import load_budget
+from salt_hls.report.folder import add
+from salt_hls.report.records import SynthesisRecord
 for n in range(10):
     record = SynthesisRecord(source=f"{sys.argv[2]}{n}", stage="estimate", tool="x", lut=n)
     add([record], Path(sys.argv[1]), load_budget("template"))

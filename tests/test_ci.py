@@ -16,9 +16,9 @@ import pytest
 import yaml
 from conftest import without_progress
 
-from salt_hls import cli
+from salt_hls.cli import main
 from salt_hls.hls import csim
-from salt_hls.paths import CHECKOUT as ROOT
+from salt_hls.system.paths import CHECKOUT as ROOT
 
 Make = Callable[..., Path]
 DOCS = ROOT / "docs" / "ci"
@@ -58,7 +58,9 @@ def in_a_shell(project: Project) -> Callable[..., Ended]:
     """As a CI does it; only what is installed is here already."""
     tools = project.folder.with_name("tools")
     tools.mkdir()
-    start = f"#!{sys.executable}\nif __name__ == '__main__':\n    from salt_hls.cli import main\n"
+    start = (
+        f"#!{sys.executable}\nif __name__ == '__main__':\n    from salt_hls.main.main import main\n"
+    )
     for name, text in {"pip": "#!/bin/sh\n", "salt-hls": f"{start}    main()\n"}.items():
         (tools / name).write_text(text)
         (tools / name).chmod(0o755)
@@ -90,7 +92,7 @@ def in_process(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
             if program == "pip":
                 continue
             assert program == "salt-hls"
-            status = cli.run(arguments)
+            status = main.run(arguments)
             printed, said = capsys.readouterr()
             lines = without_progress(said)
             if status:

@@ -13,13 +13,14 @@ import yaml
 from test_ablations import PHASE, SMALL
 from typer.testing import CliRunner
 
-from salt_hls import cli, config
-from salt_hls.cli import app
+from salt_hls import config
+from salt_hls.check import regression
+from salt_hls.cli import commands, main
+from salt_hls.cli.commands import app
 from salt_hls.config import MODELS
 from salt_hls.firmware import build as build_module
-from salt_hls.firmware import golden
 from salt_hls.jets.dataset import JetSet
-from salt_hls.paths import CHECKOUT as ROOT
+from salt_hls.system.paths import CHECKOUT as ROOT
 
 
 def called(*arguments: object) -> str:
@@ -38,29 +39,29 @@ def test_golden_of_all_shipped_models(
 ) -> None:
     """Here of a small one: none, new, changed, renewed; the firmware is built once."""
     path = small_model()
-    for module in (config, cli):
+    for module in (config, commands):
         monkeypatch.setattr(module, "MODELS", path.parent)
     place = tmp_path / "golden" / "small.csv"
-    monkeypatch.setattr(golden, "GOLDEN", place.parent)
+    monkeypatch.setattr(regression, "GOLDEN", place.parent)
     build = ("--build", tmp_path / "build")
     check = ["golden", "--check", *map(str, build)]
-    assert cli.run(check) == 1 and not (tmp_path / "build").exists()
+    assert main.run(check) == 1 and not (tmp_path / "build").exists()
     said = capsys.readouterr().err
     assert said == f"salt-hls: {place}: no golden logits yet; `salt-hls golden small` writes them\n"
     assert called("golden", *build) == f"small: new, in {place}"
-    first, written = golden.read_golden(place, "small"), place.read_bytes()
+    first, written = regression.read_golden(place, "small"), place.read_bytes()
     assert first.logits.shape == (300, 5) and len(np.unique(first.logits)) > 10
     assert [*first.digests] == ["small.yaml", "small.weights.h5"]
     monkeypatch.setattr(build_module, "build_firmware", None)
     assert called(*check) == "small: no bit changed"
     changed = first.logits.copy()
     changed[7, 2] += 5
-    golden.write_golden(place, dataclasses.replace(first, logits=changed))
+    regression.write_golden(place, dataclasses.replace(first, logits=changed))
     difference = (
         "small: 1 of 1500 logits changed in 1 of 300 jets, by up to 5 LSB, first in jet 7; "
         "small.yaml and small.weights.h5 are the same: salt-hls, hls4ml or the compiler changed"
     )
-    assert cli.run(check) == 1
+    assert main.run(check) == 1
     said = capsys.readouterr().err
     assert said.splitlines()[-1] == f"salt-hls: {difference}; `salt-hls golden small` accepts them"
     assert called("golden", "small", *build) == f"{difference}, in {place}"

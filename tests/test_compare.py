@@ -10,21 +10,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from salt_hls.errors import UserError
-from salt_hls.firmware import compare as compare_module
-from salt_hls.firmware.compare import (
+from salt_hls.check import compare as compare_module
+from salt_hls.check.compare import (
     EXAMPLES,
-    adversarial_inputs,
     compare,
     compare_all,
     first_difference,
     flat,
     split_outputs,
 )
+from salt_hls.errors import UserError
 from salt_hls.fixed import FixedType
 from salt_hls.graph.graph import Graph, Node
 from salt_hls.graph.tensor import Tensor
-from salt_hls.reports.model import BitAccuracy, Mismatch, Report
+from salt_hls.jets.adversarial import adversarial_inputs
+from salt_hls.report.records import BitAccuracy, Mismatch, Report
 
 TYPE = FixedType.parse("ap_fixed<8,3>")
 GOLDEN = "golden/csim"

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 import salt_hls
 from salt_hls.errors import UserError
-from salt_hls.firmware.compare import adversarial_inputs
 from salt_hls.fixed import FixedType
 from salt_hls.hls.reader import read_graph
+from salt_hls.jets.adversarial import adversarial_inputs
 from salt_hls.layers import KERAS_CLASSES, STEMS
 from salt_hls.layers.cases import Case
 

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import yaml
 
+from salt_hls.check.diagnose import Diagnosis, OrderAccuracy, diagnose, warnings_of
+from salt_hls.check.tally import HeadUse, Tally, TensorUse
 from salt_hls.config import MODELS, ModelConfig, load_yaml
 from salt_hls.errors import UserError
-from salt_hls.firmware.diagnose import Diagnosis, OrderAccuracy, diagnose, warnings_of
-from salt_hls.firmware.tally import HeadUse, Tally, TensorUse
 from salt_hls.fixed import FixedType, Table
-from salt_hls.models import build_model
-from salt_hls.weights import load_weights, save_weights
+from salt_hls.models.build import build_model
+from salt_hls.models.weights import load_weights, save_weights
 
 Make = Callable[..., Path]
 

@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 
 from salt_hls.config import MODELS
-from salt_hls.paths import CHECKOUT as ROOT
-from salt_hls.reports.budget import (
+from salt_hls.report.budget import (
     best_figures,
     conditions,
     judge,
     load_budget,
     load_parts,
 )
-from salt_hls.reports.model import Report
-from salt_hls.rtl.scaling import Scaling
-from salt_hls.training.ablations.compare import row_results
-from salt_hls.training.ablations.render import tables
-from salt_hls.training.ablations.study import Results, load_study
+from salt_hls.report.records import Report
+from salt_hls.studies.compare import row_results
+from salt_hls.studies.render import tables
+from salt_hls.studies.scaling import Scaling
+from salt_hls.studies.study import Results, load_study
+from salt_hls.system.paths import CHECKOUT as ROOT
 from salt_hls.training.run import Result
 
 REPORTS = sorted((ROOT / "docs/results/hardware").glob("*.json"))

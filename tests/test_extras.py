@@ -13,11 +13,11 @@ from packaging.requirements import Requirement
 from typer.testing import CliRunner
 
 import salt_hls
-from salt_hls import extras
-from salt_hls.cli import app
+from salt_hls.cli.commands import app
 from salt_hls.errors import UserError
-from salt_hls.extras import EXTRAS, need
 from salt_hls.jets.declustering import clustering_sequence
+from salt_hls.system import extras
+from salt_hls.system.extras import EXTRAS, need
 
 
 @pytest.fixture

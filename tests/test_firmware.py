@@ -23,19 +23,21 @@ import yaml
 from conftest import without_progress
 
 import salt_hls
-from salt_hls import cli as cli_module
+from salt_hls.check.compare import compare, first_difference
+from salt_hls.cli import console, main
 from salt_hls.config import MODELS
 from salt_hls.errors import UserError
 from salt_hls.firmware import build as build_module
-from salt_hls.firmware.build import build_firmware, load_tagger
-from salt_hls.firmware.compare import adversarial_inputs, compare, first_difference
+from salt_hls.firmware.build import build_firmware
 from salt_hls.fixed import FixedType
 from salt_hls.graph.graph import Graph, Node
 from salt_hls.hls.convert import Converted, check_exact_in_float32
+from salt_hls.jets.adversarial import adversarial_inputs
 from salt_hls.jets.dataset import JetSet
 from salt_hls.layers.dynamic_tanh.operation import DynamicTanh
 from salt_hls.layers.fixed_activation.operation import FixedActivation
-from salt_hls.reports.budget import load_budget
+from salt_hls.models.tagger import load_tagger
+from salt_hls.report.budget import load_budget
 
 Make = Callable[..., Path]
 BUDGET = load_budget("template")
@@ -234,7 +236,7 @@ def test_unknown_model(name: str, tmp_path: Path) -> None:
 def test_wrong_python(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "version_info", (3, 14, 1))
     with pytest.raises(SystemExit) as end:
-        cli_module.main()
+        main.main()
     assert end.value.code == 1
     assert "needs Python 3.10 to 3.13, found 3.14" in capsys.readouterr().err
 
@@ -417,11 +419,11 @@ def test_interrupted(kill: signal.Signals, small_model: Make, tmp_path: Path) ->
 def test_an_interrupt_dropped_by_other_code_stops_the_next_step(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(cli_module._Interrupted, "received", False)
-    with pytest.raises(cli_module._Interrupted), cli_module.progress_bar() as update:
+    monkeypatch.setattr(console.Interrupted, "received", False)
+    with pytest.raises(console.Interrupted), console.progress_bar() as update:
         update("convert", 0, 1)
         with suppress(BaseException):  # as C code does that clears errors
-            cli_module._interrupted(signal.SIGTERM, None)
+            console.interrupted(signal.SIGTERM, None)
         update("compile", 0, 1)
 
 

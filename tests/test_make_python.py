@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from salt_hls.paths import CHECKOUT as ROOT
+from salt_hls.system.paths import CHECKOUT as ROOT
 
 PYTHON = """#!/bin/sh
 case "$2" in

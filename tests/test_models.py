@@ -10,11 +10,10 @@ import pytest
 import tensorflow as tf
 import yaml
 
-from salt_hls import import_sal_t4hep
 from salt_hls.config import MODELS, ModelConfig, load_yaml
 from salt_hls.errors import UserError
-from salt_hls.models import build_model, snap_weights
-from salt_hls.paths import CHECKOUT
+from salt_hls.models.build import build_model, import_sal_t4hep, snap_weights
+from salt_hls.system.paths import CHECKOUT
 
 HERE = Path(__file__).parent
 PARITY = sorted((HERE / "parity").glob("*.npz")) + sorted(

@@ -16,10 +16,11 @@ from pathlib import Path
 import pytest
 from conftest import without_progress
 
-from salt_hls import cli, wording
+from salt_hls.cli import commands, console, main
 from salt_hls.config import MODELS
-from salt_hls.paths import CHECKOUT as ROOT
-from salt_hls.reports.model import Report, SynthesisRecord
+from salt_hls.report.records import Report, SynthesisRecord
+from salt_hls.system import wording
+from salt_hls.system.paths import CHECKOUT as ROOT
 
 Make = Callable[..., Path]
 
@@ -161,7 +162,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def line_of(arguments: list[str], status: int, capsys: pytest.CaptureFixture[str]) -> str:
     """The one line that a command line ends with."""
-    assert cli.run(arguments) == status
+    assert main.run(arguments) == status
     printed, said = capsys.readouterr()
     lines = without_progress(said)
     assert printed == "" and len(lines) == 1, (printed, said)
@@ -204,7 +205,7 @@ def test_a_folder_that_cannot_be_written(
 def test_two_commands_at_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The second says which folder it waits for, and goes on when the first has ended."""
     first = (
-        "import sys, time; from pathlib import Path; from salt_hls.files import locked\n"
+        "import sys, time; from pathlib import Path; from salt_hls.system.store import locked\n"
         "with locked(Path('build/small')): print(flush=True); sys.stdin.read()"
     )
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
@@ -214,7 +215,7 @@ def test_two_commands_at_once(folder: Path, capsys: pytest.CaptureFixture[str]) 
         assert holder.stdout and holder.stdin and holder.stdout.readline()
         threading.Timer(0.5, holder.stdin.close).start()
         begun = time.monotonic()
-        with cli.alone("small.yaml", Path("build")):
+        with commands.alone("small.yaml", Path("build")):
             assert time.monotonic() - begun > 0.2
     said = capsys.readouterr().err
     assert said == "salt-hls: waiting for another run on build/small to end\n"
@@ -313,7 +314,7 @@ def test_help_lists_every_target_and_variable() -> None:
 
 def test_every_verb_has_a_target() -> None:
     text = (ROOT / "Makefile").read_text()
-    verbs = {command.callback.__name__ for command in cli.app.registered_commands}  # type: ignore[union-attr]
+    verbs = {command.callback.__name__ for command in commands.app.registered_commands}  # type: ignore[union-attr]
     assert all(re.search(rf"^{verb}: ", text, re.MULTILINE) for verb in verbs)
 
 
@@ -321,7 +322,7 @@ def test_every_verb_has_a_target() -> None:
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.run(["--version"]) == 0
+    assert main.run(["--version"]) == 0
     (line,) = capsys.readouterr().out.splitlines()
     version = r"\d+\.\d+\S*"
     assert re.fullmatch(
@@ -333,9 +334,9 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("arguments", [[], ["--help"]])
 def test_help_lists_every_verb(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.run(arguments) == 0
+    assert main.run(arguments) == 0
     printed, said = capsys.readouterr()
-    verbs = [command.callback.__name__ for command in cli.app.registered_commands]  # type: ignore[union-attr]
+    verbs = [command.callback.__name__ for command in commands.app.registered_commands]  # type: ignore[union-attr]
     assert said == "" and all(f" {verb} " in printed for verb in verbs)
 
 
@@ -354,7 +355,7 @@ def test_the_shell_completes(folder: Path) -> None:
             "COMP_WORDS": words,
             "COMP_CWORD": str(words.count(" ")),
         }
-        command = [sys.executable, "-c", "from salt_hls.cli import main; main()"]
+        command = [sys.executable, "-c", "from salt_hls.main.main import main; main()"]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert set(done.stdout.split()) == expected, done.stderr
 
@@ -363,9 +364,9 @@ def test_progress_without_a_terminal_is_a_line_every_few_seconds(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Also while nothing reports any."""
-    assert cli.PULSE_S <= 10
-    monkeypatch.setattr(cli, "PULSE_S", 0.02)
-    with cli.progress_bar() as update:
+    assert console.PULSE_S <= 10
+    monkeypatch.setattr(console, "PULSE_S", 0.02)
+    with console.progress_bar() as update:
         time.sleep(0.1)
         update("compile", 0, 1)
         time.sleep(0.1)
@@ -390,7 +391,7 @@ def test_of_make_reports_say_make(
     written = set()
     for caller, program in (("", "salt-hls"), ("make", "make")):
         monkeypatch.setenv(wording.CALLER, caller)
-        assert cli.run(["report", "small"]) == 0
+        assert main.run(["report", "small"]) == 0
         assert f"`{program} synth` estimates it" in capsys.readouterr().out
         written.add(path.read_bytes())
     assert len(written) == 1 and b"`salt-hls synth`" in written.pop()

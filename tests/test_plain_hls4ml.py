@@ -20,9 +20,9 @@ from qkeras.utils import _add_supported_quantized_objects
 
 import salt_hls
 from salt_hls.errors import UserError
-from salt_hls.firmware.build import load_tagger
 from salt_hls.layers.dynamic_tanh.keras import DynamicTanh
 from salt_hls.layers.fixed_activation.keras import FixedActivation
+from salt_hls.models.tagger import load_tagger
 
 # tests/test_public_api.py is about inputs.
 pytestmark = pytest.mark.filterwarnings("ignore:input .* no precision is given")

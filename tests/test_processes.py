@@ -16,7 +16,16 @@ from conftest import without_progress
 
 from salt_hls.errors import UserError
 from salt_hls.hls.csim import Csim, compile_csim, run_csim
-from salt_hls.processes import TimedOut, do, ended, in_threads, process_pool, run, scratch, tell
+from salt_hls.system.processes import (
+    TimedOut,
+    do,
+    ended,
+    in_threads,
+    process_pool,
+    run,
+    scratch,
+    tell,
+)
 
 PATIENCE_S = 60.0
 
@@ -301,23 +310,24 @@ class Session:
 MAIN = """
 import os, time
 from pathlib import Path
-from salt_hls import cli, processes
+from salt_hls.cli import commands, main
+from salt_hls.system import processes
 
-@cli.app.command()
+@commands.app.command()
 def pool():
     with processes.process_pool(2) as pool:
         pool.map(time.sleep, {str(n): (1000,) for n in range(9)})
 
-@cli.app.command()
+@commands.app.command()
 def program():
     def work(number):
         command = ["sh", "-c", "sleep 1000 & sleep 1000"]
         processes.run(command, Path(), Path(os.environ["LOGS"]) / str(number))
     processes.in_threads(2, work, range(9))
 
-@cli.app.command()
+@commands.app.command()
 def deaf():
-    cli.GRACE_S = 1.0
+    main.GRACE_S = 1.0
     with processes.process_pool(2) as pool:
         def never(_):
             while True:
@@ -327,7 +337,7 @@ def deaf():
                     pass
         pool.map(time.sleep, {"short": (0,), "long": (1000,)}, never)
 
-cli.main()
+main.main()
 """
 
 KILLS = {

@@ -22,15 +22,16 @@ from conftest import save_random_weights
 from numpy.typing import NDArray
 
 import salt_hls
-from salt_hls import Firmware, Inputs, UserError
+from salt_hls import Firmware, Inputs
 from salt_hls.config import MODELS
-from salt_hls.firmware import build as build_module
-from salt_hls.firmware.compare import adversarial_inputs
+from salt_hls.errors import UserError
 from salt_hls.hls import csim as csim_module
+from salt_hls.jets.adversarial import adversarial_inputs
 from salt_hls.jets.dataset import JetSet
 from salt_hls.jets.ordering import prepare
 from salt_hls.layers import KERAS_CLASSES
-from salt_hls.paths import CHECKOUT
+from salt_hls.models import tagger as tagger_module
+from salt_hls.system.paths import CHECKOUT
 
 SMALL = {"particles": 4, "partitions": 2, "width": 4, "heads": 2, "feed_forward": 4}
 GRID = yaml.safe_load((MODELS / "salt_p4.yaml").read_text())["inputs"]
@@ -51,7 +52,7 @@ def small(tmp_path_factory: pytest.TempPathFactory, sample: JetSet) -> Iterator[
     save_random_weights(path, 1)
     sample.write(folder / "sample.h5")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build_module, "SAMPLE", folder / "sample.h5")
+        patch.setattr(tagger_module, "SAMPLE", folder / "sample.h5")
         patch.setattr(csim_module, "COMPILE_FLAGS", ("-std=c++11", "-fPIC", "-shared", "-w"))
         yield path
 
@@ -124,8 +125,8 @@ def test_inputs_are_those_of_the_data_path(sample: JetSet) -> None:
             got = inputs(given)
             assert got.dtype == np.float32 and np.array_equal(got, expected)
         assert np.array_equal(Inputs(MODELS / f"{model}.yaml")(sample.constituents), expected)
-    tagger = build_module.load_tagger("salt_p4")
-    whole, _ = build_module.sample_inputs(tagger)
+    tagger = tagger_module.load_tagger("salt_p4")
+    whole, _ = tagger_module.sample_inputs(tagger)
     assert np.array_equal(Inputs("salt_p4")(sample.constituents), whole[: len(sample)])
 
 

@@ -8,18 +8,18 @@ import pytest
 import yaml
 from conftest import without_progress
 
-from salt_hls import cli
+from salt_hls.cli import commands, main
 from salt_hls.config import MODELS, ModelConfig, load_yaml
 from salt_hls.hls import csim
 from salt_hls.jets.dataset import CLASSES
-from salt_hls.reports.model import Report
+from salt_hls.report.records import Report
 from salt_hls.training.run import Result
 
 
 def runs(folder: Path, jets: int, capsys: pytest.CaptureFixture[str]) -> None:
     """jets: all that it has, to train, validate and test."""
     shipped = {p: p.stat().st_mtime_ns for p in MODELS.rglob("*")}
-    assert cli.run(["quickstart"]) == 0
+    assert main.run(["quickstart"]) == 0
     printed, said = capsys.readouterr()
     assert without_progress(said) == []
     assert {p: p.stat().st_mtime_ns for p in MODELS.rglob("*")} == shipped
@@ -40,14 +40,14 @@ def runs(folder: Path, jets: int, capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_short_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    content = yaml.safe_load(cli.QUICKSTART.read_text())
+    content = yaml.safe_load(commands.QUICKSTART.read_text())
     phase = {"batch": 128, "epochs": 1, "patience": 1, "learning_rate": 0.01}
     content["training"] = {"float_phases": [phase], "quantized_phases": [phase]}
     path = tmp_path / "short" / "quickstart.yaml"
     for place in (path.parent, tmp_path / "here"):
         place.mkdir()
     path.write_text(yaml.safe_dump(content))
-    monkeypatch.setattr(cli, "QUICKSTART", path)
+    monkeypatch.setattr(commands, "QUICKSTART", path)
     monkeypatch.setattr(csim, "COMPILE_FLAGS", ("-std=c++11", "-O0", "-fPIC", "-shared", "-w"))
     monkeypatch.chdir(tmp_path / "here")
     runs(tmp_path / "here", 300, capsys)
@@ -64,6 +64,6 @@ def test_as_it_is(
 
 
 def test_its_model() -> None:
-    config = load_yaml(cli.QUICKSTART, ModelConfig)
+    config = load_yaml(commands.QUICKSTART, ModelConfig)
     assert config.classes == len(CLASSES) and config.training and config.types
-    assert cli.QUICKSTART.is_relative_to(MODELS)
+    assert commands.QUICKSTART.is_relative_to(MODELS)

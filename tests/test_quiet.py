@@ -35,7 +35,7 @@ def started(program: str, folder: Path, seconds: float) -> subprocess.Popen[str]
 
 def test_only_its_own_loading_is_silent(tmp_path: Path) -> None:
     program = (
-        "import os; from salt_hls.quiet import quiet_tensorflow; quiet_tensorflow()\n"
+        "import os; from salt_hls.system.quiet import quiet_tensorflow; quiet_tensorflow()\n"
         "os.write(2, b'before, '); import tensorflow; os.write(2, b'after')"
     )
     assert started(program, tmp_path, 0).communicate(timeout=60)[1] == "before, after"
@@ -44,7 +44,7 @@ def test_only_its_own_loading_is_silent(tmp_path: Path) -> None:
 def test_an_interruption_meanwhile_is_told(tmp_path: Path) -> None:
     program = (
         "import sys; sys.argv[1:] = ['firmware', 'salt_p4', '--build', 'build']\n"
-        "from salt_hls.cli import main; main()"
+        "from salt_hls.main.main import main; main()"
     )
     process = started(program, tmp_path, 60)
     marker = tmp_path / "packages" / "loading"

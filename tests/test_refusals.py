@@ -19,7 +19,7 @@ import yaml
 from qkeras import QActivation, QDense, quantized_bits, quantized_relu
 from typer.testing import CliRunner
 
-from salt_hls.cli import app
+from salt_hls.cli.commands import app
 from salt_hls.config import MODELS, ModelConfig, Strict, find_model, load_yaml
 from salt_hls.errors import UserError
 from salt_hls.fixed import FixedType
@@ -31,7 +31,7 @@ from salt_hls.layers.dynamic_tanh.keras import DynamicTanh
 from salt_hls.layers.fixed_activation.keras import FixedActivation
 from salt_hls.layers.head_dense.keras import HeadDense
 from salt_hls.layers.partitioned_projection.keras import PartitionedProjection
-from salt_hls.models import load_keras_model, snap_weights
+from salt_hls.models.build import load_keras_model, snap_weights
 
 # QKeras calls an initializer again when the first weights are too small for the grid.
 pytestmark = pytest.mark.filterwarnings("ignore:The initializer HeNormal is unseeded")

@@ -25,27 +25,22 @@ from qkeras import (
     ternary,
 )
 
+from salt_hls.check.compare import first_difference, flat, split_outputs
+from salt_hls.check.diagnose import diagnose
+from salt_hls.check.regression import golden_of
 from salt_hls.config import MODELS, ModelConfig, load_yaml
 from salt_hls.errors import UserError
-from salt_hls.firmware import build as build_module
 from salt_hls.firmware.bench import bench
-from salt_hls.firmware.build import (
-    build_firmware,
-    checked_firmware,
-    hard_inputs,
-    load_tagger,
-    sample_inputs,
-)
-from salt_hls.firmware.compare import first_difference, flat, split_outputs
-from salt_hls.firmware.diagnose import diagnose
-from salt_hls.firmware.golden import golden_of
+from salt_hls.firmware.build import build_firmware, checked_firmware
 from salt_hls.fixed import FixedType
 from salt_hls.hls.convert import convert
 from salt_hls.hls.lower import lower
 from salt_hls.hls.names import top_name
 from salt_hls.layers.fixed_activation.keras import FixedActivation
-from salt_hls.models import snap_weights
-from salt_hls.reports.budget import load_budget
+from salt_hls.models import tagger as tagger_module
+from salt_hls.models.build import snap_weights
+from salt_hls.models.tagger import hard_inputs, load_tagger, sample_inputs
+from salt_hls.report.budget import load_budget
 from salt_hls.rtl.build import Options, build_rtl, estimate
 from salt_hls.rtl.design import design_of, execute
 from salt_hls.rtl.tracer import HLS4MLTracer
@@ -174,7 +169,7 @@ def test_built_exactly(
     make: Callable[[], tf.keras.Model], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Keras, golden and C-simulation at every layer; the computation of the RTL."""
-    monkeypatch.setattr(build_module, "DRAWN", 300)
+    monkeypatch.setattr(tagger_module, "DRAWN", 300)
     path = saved(tmp_path, make(), "mine.h5" if make is mlp else "mine.keras")
     report = build_firmware(str(path), "Vitis", tmp_path / "build", BUDGET, 1, quiet)
     assert first_difference(report.bit_accuracy) is None
@@ -229,7 +224,7 @@ def two_headed() -> tf.keras.Model:
 def test_rtl_figures_and_budget_of_an_mlp(
     io_type: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(build_module, "DRAWN", 100)
+    monkeypatch.setattr(tagger_module, "DRAWN", 100)
     model = two_headed()
     if io_type == "io_stream":
         model = tf.keras.Model(model.inputs, model.get_layer("logits").output)
@@ -252,7 +247,7 @@ def test_rtl_figures_and_budget_of_an_mlp(
 
 
 def test_golden_and_bench_of_an_mlp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build_module, "DRAWN", 500)
+    monkeypatch.setattr(tagger_module, "DRAWN", 500)
     path = saved(tmp_path, two_headed())
     made = checked_firmware(str(path), "Vivado", tmp_path / "build", BUDGET, 2, quiet)
     inputs, labels = sample_inputs(made.tagger)

@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from streaming import LINFORMER, VARIANTS, built, graph_of
 
+from salt_hls.check.compare import first_difference, keras_layers
 from salt_hls.config import ModelConfig, load_yaml
 from salt_hls.errors import UserError
 from salt_hls.firmware.build import build_firmware
-from salt_hls.firmware.compare import adversarial_inputs, first_difference, keras_layers
 from salt_hls.fixed import FixedType
 from salt_hls.graph.network import (
     STAGES,
@@ -33,8 +33,9 @@ from salt_hls.hls import csim as csim_module
 from salt_hls.hls.convert import layouts, write_project
 from salt_hls.hls.csim import compile_csim, run_csim
 from salt_hls.hls.streaming import LEAST, depths_of
-from salt_hls.processes import process_pool
-from salt_hls.reports.budget import load_budget
+from salt_hls.jets.adversarial import adversarial_inputs
+from salt_hls.report.budget import load_budget
+from salt_hls.system.processes import process_pool
 
 RESIDUAL, QUERIES = "embed_relu_cpy4", "block1_query_fixed"
 

@@ -14,16 +14,17 @@ from test_data import Truth, write_quark_gluon
 
 from salt_hls.config import MODELS, ModelConfig, Phase, load_yaml
 from salt_hls.errors import UserError
-from salt_hls.firmware.build import load_tagger
 from salt_hls.jets.dataset import CLASSES, JetSet
-from salt_hls.models import build_model
-from salt_hls.processes import cores
+from salt_hls.models.build import build_model
+from salt_hls.models.tagger import load_tagger
+from salt_hls.models.weights import load_weights
+from salt_hls.system.processes import cores
+from salt_hls.system.progress import Progress
 from salt_hls.training import run
 from salt_hls.training import train as training
 from salt_hls.training.metrics import scores
 from salt_hls.training.run import Result, train_model
-from salt_hls.training.train import Progress, Samples, measure, train
-from salt_hls.weights import load_weights
+from salt_hls.training.train import Samples, measure, train
 
 Make = Callable[..., Path]
 

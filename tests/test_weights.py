@@ -12,8 +12,8 @@ import tensorflow as tf
 
 from salt_hls.config import MODELS, ModelConfig, load_yaml
 from salt_hls.errors import UserError
-from salt_hls.models import build_model
-from salt_hls.weights import FORMAT, load_weights, save_weights
+from salt_hls.models.build import build_model
+from salt_hls.models.weights import FORMAT, load_weights, save_weights
 
 Make = Callable[..., Path]
 

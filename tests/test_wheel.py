@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from salt_hls.paths import CHECKOUT as ROOT
+from salt_hls.system.paths import CHECKOUT as ROOT
 
 pytestmark = pytest.mark.slow
 
@@ -98,7 +98,7 @@ def test_firmware_and_a_budget(python: Path, tmp_path: Path) -> None:
     report = json.loads((tmp_path / "build" / "salt_p4" / "report.json").read_text())
     assert sum(record["values"] for record in report["bit_accuracy"]) == 2 * 45_278_578
     assert all(record["mismatches"] == 0 for record in report["bit_accuracy"])
-    figures = ROOT / "tests/reports/samples/01-vivadohls2019.2-u250-gru-ftag"
+    figures = ROOT / "tests/report/samples/01-vivadohls2019.2-u250-gru-ftag"
     judge = (command, "report", "salt_p4", "--from", figures, "--budget", "cms_l1t_jet")
     assert "budget cms_l1t_jet" in done(*judge, folder=tmp_path)
     strict = run(*judge, "--strict", folder=tmp_path)

@@ -7,22 +7,23 @@ import os
 import resource
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from salt_hls.files import replacing
-from salt_hls.firmware.build import load_tagger, sample_inputs, write_and_compile
+from salt_hls.firmware.build import write_and_compile
 from salt_hls.hls.csim import PART, Csim, run_csim
-from salt_hls.processes import Pool, process_pool
+from salt_hls.models.tagger import load_tagger, sample_inputs
+from salt_hls.system.processes import Pool, process_pool
+from salt_hls.system.progress import Progress
+from salt_hls.system.store import replacing
 
 REPEATS = 3
 
 
-def bench(reference: str, path: Path, progress: Callable[[str, int, int], None]) -> dict[str, Any]:
+def bench(reference: str, path: Path, progress: Progress) -> dict[str, Any]:
     """Jets/s of C-simulation on one core and on all, the best of three; writes JSON to `path`."""
     progress("load model", 0, 1)
     tagger = load_tagger(reference)

@@ -133,7 +133,7 @@ def sufficient_depths(network: Network, most: int = STAGES) -> dict[str, int]:
 
     A FIFO is fullest when what leads to it is short, and what its reader waits for besides is long;
     what leads to both delays both alike. If that wait grows with the stages, the FIFO also gets
-    places for a whole jet. Why nothing then gets stuck, whatever the stages: docs/architecture.md.
+    places for a whole jet. Why nothing then gets stuck, whatever the stages: docs/streaming.md.
     """
     before: dict[str, set[str]] = {}
     through: dict[str, set[str]] = {}

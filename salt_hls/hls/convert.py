@@ -14,6 +14,7 @@ from typing import Literal
 import hls4ml
 import tensorflow as tf
 
+from salt_hls.config import CLOCK_NS, PART
 from salt_hls.errors import UserError
 from salt_hls.fixed import FLOAT32_BITS, FixedType
 from salt_hls.graph.graph import Graph, IoType
@@ -49,8 +50,8 @@ def convert(
     name: str,
     folder: Path,
     backend: Backend = "Vitis",
-    part: str = "xcvu13p-flga2577-2-e",
-    clock_ns: float = 2.5,
+    part: str = PART,
+    clock_ns: float = CLOCK_NS,
     io_type: IoType = "io_parallel",
     particles_per_clock: int = 1,
 ) -> Converted:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from salt_hls.errors import UserError
-from salt_hls.processes import Pool, do
+from salt_hls.system.processes import Pool, do
 
 PART = 250
 """Jets a process simulates at a time."""

@@ -29,9 +29,8 @@ from salt_hls.hls.names import identifier
 from salt_hls.layers import KERAS_CLASSES
 from salt_hls.layers.fixed_activation.keras import FixedActivation
 from salt_hls.layers.fixed_activation.operation import Function
-from salt_hls.layers.keras_ops import quantizer_config
+from salt_hls.layers.keras_ops import quantizer_config, quantizer_of
 from salt_hls.layers.types import activation_type, declared_type, quantizer_text, weight_type
-from salt_hls.models import quantizer_of
 
 Layer = Any
 """A Keras layer."""

@@ -28,7 +28,7 @@ from salt_hls.graph.tensor import Tensor
 from salt_hls.hls.hls4ml_types import Precision, Variable
 from salt_hls.layers.layer import LayerOperation, Shape
 from salt_hls.layers.types import weight_type
-from salt_hls.paths import HLS_TEMPLATES
+from salt_hls.system.paths import HLS_TEMPLATES
 
 BACKENDS = ("Vivado", "Vitis")
 

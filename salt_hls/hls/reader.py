@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
+from typing import TypeGuard, cast
 
 import numpy as np
+from hls4ml.model.graph import ModelGraph
 from numpy.typing import NDArray
 
 from salt_hls.errors import UserError
@@ -19,6 +20,11 @@ from salt_hls.layers import standard
 
 KERAS_LAYER = "keras_layer"
 """Attribute of a node that computes the output of a Keras layer of another name."""
+
+
+def is_graph(model: object) -> TypeGuard[hls4ml.Graph]:
+    """Whether a model is a graph that hls4ml has converted."""
+    return isinstance(model, ModelGraph)
 
 
 def read_graph(graph: hls4ml.Graph) -> Graph:

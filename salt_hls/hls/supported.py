@@ -11,7 +11,7 @@ import tensorflow as tf
 from salt_hls.errors import UserError
 from salt_hls.hls.names import identifier
 from salt_hls.layers import KERAS_CLASSES
-from salt_hls.layers.keras_ops import quantizer_config
+from salt_hls.layers.keras_ops import quantizer_config, quantizer_of
 from salt_hls.layers.types import (
     WEIGHT_QUANTIZERS,
     WEIGHTS,
@@ -20,7 +20,6 @@ from salt_hls.layers.types import (
     quantizer_text,
     weight_type,
 )
-from salt_hls.models import quantizer_of
 
 LOGITS = "end the model at its logits: the largest stays the largest"
 FOLD = "fold it into the weights of the layer before it"

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from salt_hls.errors import UserError
-from salt_hls.files import replacing
-from salt_hls.wording import command
+from salt_hls.system.store import replacing
+from salt_hls.system.wording import command
 
 CLASSES = ("g", "q", "W", "Z", "t")
 FEATURES = ("pt", "deta", "dphi")

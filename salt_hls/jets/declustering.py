@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from salt_hls.extras import need
+from salt_hls.system.extras import need
 
 RADIUS = 100.0
 """Wider than any jet: all particles end in one."""

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,9 @@ from numpy.typing import NDArray
 from salt_hls.errors import UserError
 from salt_hls.jets.dataset import CLASSES, MAX_CONSTITUENTS, JetSet
 from salt_hls.jets.kinematics import wrap
-from salt_hls.processes import process_pool
-from salt_hls.wording import option
+from salt_hls.system.processes import process_pool
+from salt_hls.system.progress import Progress
+from salt_hls.system.wording import option
 
 PROCESSES: dict[str, tuple[str, ...]] = {
     "g": ("HardQCD:gg2gg=on", "HardQCD:qqbar2gg=on"),
@@ -292,13 +293,11 @@ def plan(jets: int | None) -> list[Chunk]:
     ]
 
 
-def generate(
-    jets: int | None, folder: Path, workers: int, progress: Callable[[int, int], None]
-) -> Iterator[Path]:
+def generate(jets: int | None, folder: Path, workers: int, progress: Progress) -> Iterator[Path]:
     """Generates what is missing in `folder`/chunks, then joins each split to `folder`/<split>.h5.
 
     jets: in all, see `split_sizes`; `None` takes all jets of the standard chunks.
-    `progress(done, total)` is called in collisions. An interrupted run drops the chunks it is at
+    `progress` counts collisions. An interrupted run drops the chunks it is at
     and continues with them.
     """
     chunks = folder / "chunks"
@@ -335,18 +334,16 @@ def generate(
     yield folder / "sample.h5"
 
 
-def _make_missing(
-    wanted: Sequence[Chunk], chunks: Path, workers: int, progress: Callable[[int, int], None]
-) -> None:
+def _make_missing(wanted: Sequence[Chunk], chunks: Path, workers: int, progress: Progress) -> None:
     missing = {c.file_name: (c, chunks) for c in wanted if not (chunks / c.file_name).exists()}
     total = sum(c.collisions for c in wanted)
     done = total - sum(c.collisions for c, _ in missing.values())
-    progress(done, total)
+    progress("collisions", done, total)
 
     def written(collisions: int) -> None:
         nonlocal done
         done += collisions
-        progress(done, total)
+        progress("collisions", done, total)
 
     with process_pool(workers, _silence) as pool:
         pool.map(_write_chunk, missing, written)

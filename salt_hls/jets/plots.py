@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from salt_hls.files import replacing
 from salt_hls.jets.dataset import JET_COLUMNS, JetSet
+from salt_hls.system.store import replacing
 
 PANELS = (
     ("mass", "jet mass [GeV]", (0, 300, 5)),

@@ -105,3 +105,9 @@ class ExactLayer(tf.keras.layers.Layer):
         weight = tf.convert_to_tensor(getattr(self, name))
         value = quantized(weight, getattr(self, f"{name}_quantizer", None))
         return np.asarray(value, np.float64).reshape(shape)
+
+
+def quantizer_of(layer: tf.keras.layers.Layer, weight: str) -> Any:
+    """The quantizer object of a layer's "kernel" or "bias", or `None`."""
+    quantizer = getattr(layer, f"{weight}_quantizer_internal", None)  # QKeras' own layers
+    return quantizer or getattr(layer, f"{weight}_quantizer", None)

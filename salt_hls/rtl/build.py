@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from salt_hls.check.checked import Checked
+from salt_hls.check.compare import compare, first_difference, split_outputs
 from salt_hls.errors import UserError
-from salt_hls.firmware.build import Checked
-from salt_hls.firmware.compare import compare, first_difference, split_outputs
-from salt_hls.reports.budget import Budget
-from salt_hls.reports.folder import JSON, PAGE, RTL, add, forget
-from salt_hls.reports.model import BitAccuracy, Report, SynthesisRecord
+from salt_hls.report.budget import Budget
+from salt_hls.report.folder import JSON, PAGE, RTL, add, forget
+from salt_hls.report.records import BitAccuracy, Report, SynthesisRecord
 from salt_hls.rtl.project import Multipliers, RtlProject, existing, generate
 from salt_hls.rtl.stream_project import generate_stream
 from salt_hls.rtl.verilator import Simulation, simulate, simulate_stream
 from salt_hls.rtl.yosys import TIMEOUT_S, synthesize
+from salt_hls.system.progress import Progress
 
 PAIR = "csim/rtl"
 SOURCES = ("alkaid", "verilator", "yosys")
 """Sources of the figures made here, as the report names them."""
-
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)

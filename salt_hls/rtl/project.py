@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -23,20 +23,19 @@ from alkaid.trace.passes import (
 )
 from numpy.typing import NDArray
 
-from salt_hls.digest import digest, graph_digest
+from salt_hls.config import CLOCK_NS, PART
 from salt_hls.errors import UserError
-from salt_hls.files import replacing_folder
 from salt_hls.fixed import FixedType
 from salt_hls.graph.graph import Graph
-from salt_hls.reports.model import Module, SynthesisRecord
+from salt_hls.graph.key import graph_digest
+from salt_hls.report.records import Module, SynthesisRecord
 from salt_hls.rtl.tracer import HLS4MLTracer
-from salt_hls.wording import command
-
-Progress = Callable[[str], None]
-"""Is told, in a few words, what long work is doing."""
+from salt_hls.system.digest import digest
+from salt_hls.system.progress import Progress, silent
+from salt_hls.system.store import replacing_folder
+from salt_hls.system.wording import command
 
 Multipliers = Literal["lut", "dsp"]
-PART = "xcvu13p-flga2577-2-e"
 TOP = "salt"
 MANIFEST = "rtl.json"
 CLOCK_UNCERTAINTY = 0.1
@@ -45,10 +44,6 @@ CLOCK_UNCERTAINTY = 0.1
 CONSTANT_ADDER_NS = 0.7
 
 _ADD_CONSTANT, _MULTIPLY = 4, 7  # alkaid operation codes
-
-
-def silent(_: str) -> None:
-    """The default progress callback."""
 
 
 def stage_budget(clock_ns: float) -> float:
@@ -274,7 +269,7 @@ def generate(
     graph: Graph,
     folder: Path,
     *,
-    clock_ns: float = 2.5,
+    clock_ns: float = CLOCK_NS,
     part: str = PART,
     stage_delay_ns: float | None = None,
     multipliers: Multipliers = "lut",

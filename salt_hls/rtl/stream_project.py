@@ -13,19 +13,17 @@ import numpy as np
 from alkaid.trace import trace
 from alkaid.trace.passes import optimize
 
+from salt_hls.config import CLOCK_NS, PART
 from salt_hls.errors import UserError
-from salt_hls.files import replacing_folder
 from salt_hls.fixed import FixedType
 from salt_hls.graph.graph import Graph
 from salt_hls.graph.loops import Loop, when
 from salt_hls.graph.tensor import Channel
 from salt_hls.rtl.design import Design, design_of, timing
 from salt_hls.rtl.project import (
-    PART,
     TOP,
     Multipliers,
     Port,
-    Progress,
     RtlProject,
     Stage,
     Streaming,
@@ -35,12 +33,13 @@ from salt_hls.rtl.project import (
     port_of,
     registers_and_stages,
     rtl_key,
-    silent,
     stage_budget,
     write_manifest,
     write_pipeline,
 )
 from salt_hls.rtl.tracer import HLS4MLTracer, symbols
+from salt_hls.system.progress import Progress, silent
+from salt_hls.system.store import replacing_folder
 
 FIFO = Path(__file__).with_name("stream_fifo.v")
 _TABLE = re.compile(r"(?ms)^module (table_\w+)\(.*?^endmodule\n")
@@ -50,7 +49,7 @@ def generate_stream(
     graph: Graph,
     folder: Path,
     *,
-    clock_ns: float = 2.5,
+    clock_ns: float = CLOCK_NS,
     part: str = PART,
     multipliers: Multipliers = "lut",
     feature_types: Sequence[FixedType] | None = None,

@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from salt_hls.digest import digest
 from salt_hls.errors import UserError
-from salt_hls.extras import need
-from salt_hls.processes import do, in_threads, scratch
-from salt_hls.rtl.project import Progress, RtlProject, silent
+from salt_hls.rtl.project import RtlProject
+from salt_hls.system.digest import digest
+from salt_hls.system.extras import need
+from salt_hls.system.processes import do, in_threads, scratch
+from salt_hls.system.progress import Progress, silent
 
 MARKERS = 16
 """Jets tried as latency markers."""
@@ -236,7 +237,7 @@ def _compile(
         jobs,
         compile_file,
         sources,
-        lambda done: progress(f"RTL: compiling the simulator, {done} of {len(sources)} files"),
+        lambda done: progress("RTL: compiling the simulator", done, len(sources)),
     )
     objects = sorted(path.name for path in work.glob("*.o"))
     (work / "objects").write_text("\n".join(objects))

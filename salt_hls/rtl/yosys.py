@@ -12,11 +12,12 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-from salt_hls.digest import digest
 from salt_hls.errors import UserError
-from salt_hls.processes import TimedOut, do, in_threads, scratch
-from salt_hls.reports.model import Module, SynthesisRecord
-from salt_hls.rtl.project import Progress, RtlProject, silent
+from salt_hls.report.records import Module, SynthesisRecord
+from salt_hls.rtl.project import RtlProject
+from salt_hls.system.digest import digest
+from salt_hls.system.processes import TimedOut, do, in_threads, scratch
+from salt_hls.system.progress import Progress, silent
 
 TIMEOUT_S = 3600.0
 
@@ -142,7 +143,7 @@ def synthesize(
         jobs,
         partial(_stage, project, cache, timeout_s),
         modules,
-        lambda finished: progress(f"Yosys: {finished} of {len(modules)} stages"),
+        lambda finished: progress("Yosys: stages", finished, len(modules)),
     )
     found = {stage.module: stage for stage in stages}
     return Synthesis(

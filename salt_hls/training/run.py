@@ -13,15 +13,15 @@ from matplotlib.figure import Figure
 from pydantic import BaseModel, Field
 
 from salt_hls.config import MODELS, ModelConfig, find_model, load_yaml
-from salt_hls.digest import digest
 from salt_hls.errors import UserError
-from salt_hls.files import locked, replacing
 from salt_hls.jets.readers import load_data
-from salt_hls.processes import cores
+from salt_hls.models.weights import save_weights
+from salt_hls.system.digest import digest
+from salt_hls.system.processes import cores
+from salt_hls.system.store import locked, replacing
+from salt_hls.system.wording import option
 from salt_hls.training.metrics import Metrics, correct, evaluate
-from salt_hls.training.train import Report, Samples, predict, train
-from salt_hls.weights import save_weights
-from salt_hls.wording import option
+from salt_hls.training.train import OnStep, Samples, predict, train
 
 Note = Callable[[str], None]
 
@@ -77,7 +77,7 @@ def train_model(
     reference: str,
     data: Path,
     build: Path,
-    report: Report,
+    on_step: OnStep,
     note: Note = lambda text: None,
     seed: int | None = None,
     ship: bool = False,
@@ -113,7 +113,7 @@ def train_model(
     seen = (a for split in (training, validation) for a in (split.inputs, split.labels))
     state = build / STATE / name / digest(config.model_dump_json(), *seen)[:12]
     with locked(state, lambda: note(f"waiting for another training of {name} on these jets")):
-        float_model, quantized = train(config, training, validation, state, report)
+        float_model, quantized = train(config, training, validation, state, on_step)
         plot_curves(state, state / "curves.png")
     logits = [predict(model, test.inputs) for model in (float_model, quantized)]
     float_, quantized_ = (evaluate(z, test.labels, classes) for z in logits)

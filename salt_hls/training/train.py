@@ -29,12 +29,13 @@ from numpy.typing import NDArray
 
 from salt_hls.config import ModelConfig, Phase
 from salt_hls.errors import UserError
-from salt_hls.files import replacing
 from salt_hls.jets.dataset import JetSet
 from salt_hls.jets.ordering import prepare
-from salt_hls.models import build_model, quantizer_of, snap_layer, snap_weights
+from salt_hls.layers.keras_ops import quantizer_of
+from salt_hls.models.build import build_model, snap_layer, snap_weights
+from salt_hls.models.weights import load_weights, save_weights
+from salt_hls.system.store import replacing
 from salt_hls.training.metrics import scores
-from salt_hls.weights import load_weights, save_weights
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Samples:
 
 
 @dataclass(frozen=True)
-class Progress:
+class Place:
     """Where a training is; loss and accuracy are None while the first epoch runs."""
 
     stage: str
@@ -70,7 +71,8 @@ class Progress:
     accuracy: float | None
 
 
-Report = Callable[[Progress], None]
+OnStep = Callable[[Place], None]
+"""Told after every step of a training."""
 
 
 def train(
@@ -78,7 +80,7 @@ def train(
     training: Samples,
     validation: Samples,
     folder: Path,
-    report: Report,
+    on_step: OnStep,
 ) -> tuple[tf.keras.Model, tf.keras.Model]:
     """The trained float and quantized models; weights of the latter are on their grid.
 
@@ -102,7 +104,7 @@ def train(
         targets=probabilities(training.labels, config.classes),
         validation=validation,
         folder=folder,
-        report=report,
+        on_step=on_step,
     )
     fit(float_model, "float", config.training.float_phases, grids=weight_grids(quantized))
     quantize(float_model, quantized, fit, config.training.quantized_phases)
@@ -141,7 +143,7 @@ def fit_stages(
     targets: NDArray[np.float32],
     validation: Samples,
     folder: Path,
-    report: Report,
+    on_step: OnStep,
     grids: list[Grid],
     pull: float = 0.0,
     teacher: tf.keras.Model | None = None,
@@ -175,8 +177,8 @@ def fit_stages(
                 rows = order[i * phase.batch : (i + 1) * phase.batch]
                 losses.append(step(inputs[rows], targets[rows]))
                 last = state.history[-1] if state.history else {}
-                report(
-                    Progress(
+                on_step(
+                    Place(
                         stage, number + 1, len(phases), state.epoch + 1, phase.epochs, i + 1, steps,
                         last.get("val_loss"), last.get("val_accuracy"),
                     )

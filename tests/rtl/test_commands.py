@@ -11,15 +11,16 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from salt_hls.cli import app
+from salt_hls.amd.synthesis import plan, synthesize_hls
+from salt_hls.check.checked import Checked
+from salt_hls.cli.commands import app
 from salt_hls.errors import UserError
 from salt_hls.firmware import build as build_module
-from salt_hls.firmware.build import Checked, build_firmware, checked_firmware
-from salt_hls.reports.budget import load_budget
-from salt_hls.reports.model import Report
+from salt_hls.firmware.build import build_firmware, checked_firmware
+from salt_hls.report.budget import load_budget
+from salt_hls.report.records import Report
 from salt_hls.rtl.build import Options, build_rtl, estimate, synthesize_rtl
 from salt_hls.rtl.project import RtlProject
-from salt_hls.vendor.build import plan, synthesize_hls
 
 SMALL = {
     "particles": 4, "partitions": 2, "width": 4, "heads": 2, "feed_forward": 4,

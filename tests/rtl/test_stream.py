@@ -18,13 +18,13 @@ from streaming import LINFORMER, VARIANTS, graph_of
 
 from salt_hls.errors import UserError
 from salt_hls.firmware.build import checked_firmware
-from salt_hls.firmware.compare import adversarial_inputs
 from salt_hls.fixed import FixedType
 from salt_hls.graph.feeds import Rom
 from salt_hls.graph.graph import Graph, Node
 from salt_hls.graph.loops import when
+from salt_hls.jets.adversarial import adversarial_inputs
 from salt_hls.layers.standard import Dense
-from salt_hls.reports.budget import load_budget
+from salt_hls.report.budget import load_budget
 from salt_hls.rtl import verilator, yosys
 from salt_hls.rtl.build import Options, estimate, synthesize_rtl
 from salt_hls.rtl.design import Design, design_of, execute

@@ -20,7 +20,7 @@ from salt_hls.jets.dataset import POINTS, JetSet
 from salt_hls.jets.readers import generated, lhc, modelnet, quark_gluon, top_tagging
 from salt_hls.jets.readers.base import Format, array_names, reading
 from salt_hls.jets.readers.checks import Collector
-from salt_hls.wording import command
+from salt_hls.system.wording import command
 
 FORMATS: tuple[Format, ...] = (
     generated.FORMAT,

@@ -1,0 +1,1 @@
+"""What Python users call; `salt_hls` has the names."""

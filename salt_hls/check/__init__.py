@@ -1,0 +1,1 @@
+"""Where bits are compared."""

@@ -1,0 +1,1 @@
+"""The command `salt-hls`. Only this room prints."""

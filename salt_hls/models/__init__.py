@@ -1,0 +1,1 @@
+"""The Keras models of SAL-T, and their weights."""

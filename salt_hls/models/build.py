@@ -1,0 +1,324 @@
+"""SAL-T, Linformer and full-attention taggers, float and quantized, from one configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from qkeras import QActivation, QDense, get_quantizer
+
+from salt_hls.config import Feature, Inputs, ModelConfig, Types, first_fault
+from salt_hls.errors import UserError
+from salt_hls.fixed import FixedType
+from salt_hls.layers import KERAS_CLASSES
+from salt_hls.layers.conv_attention.keras import ConvAttention
+from salt_hls.layers.conv_attention.operation import padding, scale_shift
+from salt_hls.layers.dynamic_tanh.keras import DynamicTanh
+from salt_hls.layers.fixed_activation.keras import FixedActivation
+from salt_hls.layers.head_dense.keras import HeadDense
+from salt_hls.layers.keras_ops import quantizer_of
+from salt_hls.layers.partitioned_projection.keras import PartitionedProjection
+from salt_hls.layers.partitioned_projection.operation import Mode
+from salt_hls.layers.types import qkeras_text
+from salt_hls.models.saved import check_no_code
+from salt_hls.models.weights import require_finite
+
+Add = tf.keras.layers.Add
+
+
+class Builder:
+    """Makes each layer float or quantized, by whether there are types.
+
+    particles: the model's input (batch, N, features), on the input grid.
+    """
+
+    def __init__(self, config: ModelConfig, types: Types | None, particles: tf.Tensor) -> None:
+        self.config = config
+        self.types = types
+        self.particles = particles
+
+    def text(self, name: str) -> str | None:
+        return None if self.types is None else str(getattr(self.types, name))
+
+    def weights(self, layer: str) -> str | None:
+        return None if self.types is None else qkeras_text(self.types.weight(layer))
+
+    def dense(self, prefix: str, layer: str, units: int, bias: bool = True) -> QDense:
+        biases = None if self.types is None else qkeras_text(self.types.biases)
+        return QDense(
+            units,
+            use_bias=bias,
+            kernel_quantizer=self.weights(layer),
+            bias_quantizer=biases if bias else None,
+            name=prefix + layer,
+        )
+
+    def project(self, prefix: str, what: str, mode: Mode) -> PartitionedProjection:
+        return PartitionedProjection(
+            self.config.heads,
+            self.config.partitions,
+            mode=mode,
+            broadcast=self.config.project_first,
+            kernel_quantizer=self.weights(f"{what}_projection"),
+            output_type=self.text(f"{what}_projection"),
+            name=f"{prefix}{what}_projection",
+        )
+
+    def keys_and_values(self, x: tf.Tensor, prefix: str) -> list[tf.Tensor]:
+        """K' and V' (batch, p, d); plain K and V (batch, N, d) for full attention."""
+        config = self.config
+        outputs = []
+        projected = None
+        for what, mode in (("key", config.keys), ("value", config.values)):
+            if config.attention == "projected" and config.project_first:
+                if projected is None or not config.share_projections:
+                    projected = self.project(prefix, what, mode)(x)
+                heads = HeadDense(
+                    config.heads,
+                    config.width // config.heads,
+                    kernel_quantizer=self.weights(what),
+                    output_type=self.text(what),
+                    name=prefix + what,
+                )
+                outputs.append(heads(projected))
+                continue
+            y = self.dense(prefix, what, config.width, bias=False)(x)
+            y = FixedActivation("linear", self.text(what), name=f"{prefix}{what}_fixed")(y)
+            if config.attention == "projected":
+                y = self.project(prefix, what, mode)(y)
+            outputs.append(y)
+        return outputs
+
+    def block(self, x: tf.Tensor, prefix: str) -> tf.Tensor:
+        """Attention and feed-forward, each with its residual and dynamic tanh."""
+        config = self.config
+        query = self.dense(prefix, "query", config.width, bias=False)(x)
+        query = FixedActivation("linear", self.text("query"), name=f"{prefix}query_fixed")(query)
+        attention = self.attend([query, *self.keys_and_values(x, prefix)], prefix)
+        attention = self.dense(prefix, "output", config.width)(attention)
+        middle = self.tanh(Add(name=f"{prefix}residual1")([x, attention]), prefix, "tanh1")
+        hidden = self.dense(prefix, "ff1", config.feed_forward)(middle)
+        hidden = FixedActivation("relu", self.text("feed_forward"), name=f"{prefix}ff1_relu")(
+            hidden
+        )
+        hidden = self.dense(prefix, "ff2", config.width)(hidden)
+        return self.tanh(Add(name=f"{prefix}residual2")([middle, hidden]), prefix, "tanh2")
+
+    def attend(self, tensors: list[tf.Tensor], prefix: str) -> tf.Tensor:
+        """Attention of queries (batch, N, d) to keys and values (batch, p, d)."""
+        config, types = self.config, None
+        if self.types is not None:
+            types = {k: str(t) for k, t in self.types.attention}
+            if not config.filter_heights:
+                del types["conv"]
+        return ConvAttention(
+            config.heads,
+            config.filter_heights,
+            kernel_quantizer=self.weights("attention") if config.filter_heights else None,
+            types=types,
+            name=f"{prefix}attention",
+        )(tensors)
+
+    def tanh(self, x: tf.Tensor, prefix: str, name: str) -> tf.Tensor:
+        return DynamicTanh(
+            self.text(f"{name}_input"), self.text("tanh_output"), name=prefix + name
+        )(x)
+
+
+def build_model(
+    config: ModelConfig, quantized: bool, features: int = 3, builder: type[Builder] = Builder
+) -> tf.keras.Model:
+    """The Keras model: (batch, N, features) on the input grid to (batch, classes) logits.
+
+    The float and the quantized model have the same weights in the same order: `set_weights` of one
+    takes `get_weights` of the other. builder: a subclass changes layers, for studies.
+
+    Raises `UserError` when `quantized` and no types are given, or when a sum could exceed the 24
+    bits that float32 holds.
+    """
+    if not isinstance(config, ModelConfig):
+        raise UserError(
+            f"build_model: config: give salt_hls.ModelConfig.load(...), got {type(config).__name__}"
+        )
+    if quantized and config.types is None:
+        raise UserError("types: the key is missing; a quantized model declares every type")
+    inputs = tf.keras.Input((config.particles, features), name="particles")
+    make = builder(config, config.types if quantized else None, inputs)
+    x = make.dense("", "embed", config.width)(inputs)
+    x = FixedActivation("relu", make.text("embed"), name="embed_relu")(x)
+    for block in range(1, config.blocks + 1):
+        x = make.block(x, f"block{block}_")
+    x = tf.keras.layers.GlobalMaxPooling1D(name="pool")(x)
+    x = make.dense("", "head", config.width)(x)
+    x = FixedActivation("relu", make.text("head"), name="head_relu")(x)
+    x = make.dense("", "classes", config.classes)(x)
+    outputs = FixedActivation("linear", make.text("output"), name="logits")(x)
+    return tf.keras.Model(inputs, outputs, name="tagger")
+
+
+def snap_weights(model: tf.keras.Model) -> None:
+    """Sets every quantized weight to the grid value the forward pass uses; outputs stay."""
+    for layer in model.layers:
+        snap_layer(layer)
+
+
+def snap_layer(layer: tf.keras.layers.Layer) -> None:
+    """Sets a layer's quantized weights to their grid values."""
+    for name in ("kernel", "bias"):
+        weight, quantizer = getattr(layer, name, None), quantizer_of(layer, name)
+        if quantizer is not None and weight is not None:
+            # Twice: x + (q - x), as QKeras computes, may be rounded off the grid the first time.
+            once = quantizer(tf.convert_to_tensor(weight))
+            twice = quantizer(once)
+            # Some have other values then: binary(use_01=1) of 0 is 1.
+            if np.allclose(once, twice):
+                weight.assign(twice)
+
+
+class _LoadableQActivation(QActivation):  # type: ignore[misc]
+    """QKeras' own does not read the quantizer in the configuration that it writes."""
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> QActivation:
+        return QActivation(**{**config, "activation": get_quantizer(config["activation"])})
+
+
+def load_keras_model(path: Path) -> tf.keras.Model:
+    """A saved Keras model.
+
+    The weights are as the file has them. Raises `UserError` when the file is no Keras model of one
+    (features,) or (particles, features) input, or holds Python code, which is not run.
+    """
+    from qkeras.utils import _add_supported_quantized_objects
+
+    layers = check_no_code(path)
+    objects: dict[str, Any] = {}
+    _add_supported_quantized_objects(objects)
+    objects["QActivation"] = _LoadableQActivation
+    known = {*dir(tf.keras.layers), *dir(tf.keras), *objects, *KERAS_CLASSES, "Functional"}
+    for name, kind in layers.items():
+        if kind not in known:
+            raise UserError(f"{path}: layer {name}: {kind} is no layer of Keras, QKeras or SAL-T")
+    try:
+        model = tf.keras.models.load_model(path, custom_objects=objects, compile=False)
+    except UserError:
+        raise
+    except Exception as error:  # Keras raises whatever the file's content provokes
+        # Keras puts the configuration of the layer in front of what is wrong with it.
+        reason = " ".join(str(error).partition("Exception encountered:")[2].split()) or str(error)
+        reason = " ".join(reason.split())[:160]
+        raise UserError(
+            f"{path}: not a Keras model that can be loaded here ({reason}); one of an older Keras "
+            "can be, saved as .h5"
+        ) from None
+    shapes = [tuple(tensor.shape) for tensor in getattr(model, "inputs", None) or []]
+    if len(shapes) != 1 or len(shapes[0]) not in (2, 3) or None in shapes[0][1:]:
+        got = ", ".join(str(shape[1:]) for shape in shapes) or "none"
+        raise UserError(
+            f"{path}: the model needs one input (particles, features) or (features,) of numbers, "
+            f"got {got}"
+        )
+    require_finite(model, path)
+    return model
+
+
+class _Given(dict[str, Any]):
+    """What the user gave to `import_sal_t4hep`."""
+
+    def __missing__(self, key: str) -> Any:
+        known = ", ".join(sorted(self)) or "nothing"
+        raise UserError(f"import_sal_t4hep: {key} is missing; given are {known}")
+
+
+def import_sal_t4hep(
+    weights: Mapping[str, NDArray[np.float32]], config: Mapping[str, Any]
+) -> tf.keras.Model:
+    """Our float model with the weights of a published SAL-T classifier.
+
+    weights: arrays `embed_kernel`, `wq`, `cluster_E_W` or `proj_E`, `conv0_kernel`, ... (kernels
+    are (in, out), head h owns columns h*D ... of wq, wk, wv). config: N, feature_dim, d_model,
+    d_ff, num_heads, proj_dim, cluster_E, cluster_F, share_EF, convolution, filter_heights,
+    output_dim, arch ("linformer" or "transformer"). The filters are averaged into one kernel and
+    their biases, which cancel in the softmax, dropped; what 1/sqrt(D) is more than a shift goes
+    into the query matrix. The model ends at the logits. Raises `UserError` for what is missing or
+    has the wrong shape.
+    """
+    weights = _Given({name.removeprefix("w_"): array for name, array in weights.items()})
+    config = _Given(config)
+    full = str(config["arch"]) == "transformer"
+    heights = tuple(int(h) for h in np.atleast_1d(config["filter_heights"]))
+    heads, width, particles = (int(config[k]) for k in ("num_heads", "d_model", "N"))
+    unit = Feature(scale=1.0, type=FixedType(24, 12))
+    try:
+        ours = ModelConfig(
+            particles=particles,
+            partitions=particles if full else int(config["proj_dim"]),
+            width=width,
+            heads=heads,
+            feed_forward=int(config["d_ff"]),
+            classes=int(config["output_dim"]),
+            attention="full" if full else "projected",
+            keys="partitioned" if config["cluster_E"] else "dense",
+            values="partitioned" if config["cluster_F"] else "dense",
+            share_projections=bool(config["share_EF"]) and not full,
+            filter_heights=heights if config["convolution"] and not full else (),
+            inputs=Inputs(pt=unit, deta=unit, dphi=unit),
+        )
+    except ValidationError as error:
+        raise UserError(f"import_sal_t4hep: {first_fault(error)}") from None
+    model = build_model(ours, quantized=False, features=int(config["feature_dim"]))
+    depth = width // heads
+    per_head = {
+        what: np.asarray(weights[w]).reshape(width, heads, depth).transpose(1, 0, 2)
+        for what, w in (("key", "wk"), ("value", "wv"))
+    }
+    values: dict[str, list[NDArray[Any]]] = {
+        "embed": [weights["embed_kernel"], weights["embed_bias"]],
+        "block1_query": [np.asarray(weights["wq"]) * (2.0 ** scale_shift(depth) / depth**0.5)],
+        "block1_output": [weights["out_kernel"], weights["out_bias"]],
+        "block1_tanh1": [weights["dyt1_alpha"], weights["dyt1_beta"]],
+        "block1_tanh2": [weights["dyt2_alpha"], weights["dyt2_beta"]],
+        "block1_ff1": [weights["ffn1_kernel"], weights["ffn1_bias"]],
+        "block1_ff2": [weights["ffn2_kernel"], weights["ffn2_bias"]],
+        "head": [weights["head_kernel"], weights["head_bias"]],
+        "classes": [weights["cls_kernel"], weights["cls_bias"]],
+    }
+    if full:
+        values["block1_key"] = [weights["wk"]]
+        values["block1_value"] = [weights["wv"]]
+    else:
+        for what, letter, mode in (("key", "E", ours.keys), ("value", "F", ours.values)):
+            source = f"cluster_{letter}_W" if mode == "partitioned" else f"proj_{letter}"
+            values[f"block1_{what}"] = [per_head[what]]
+            if not (what == "value" and ours.share_projections):
+                values[f"block1_{what}_projection"] = [weights[source]]
+    if ours.filter_heights:
+        values["block1_attention"] = [_folded(weights, heights, ours.partitions)]
+    for name, arrays in values.items():
+        layer = model.get_layer(name)
+        shapes = [tuple(w.shape) for w in layer.weights]
+        arrays = [np.asarray(a, np.float32).reshape(np.shape(a)) for a in arrays]
+        if [a.shape for a in arrays] != shapes:
+            raise UserError(
+                f"import_sal_t4hep: weights of {name} must have shapes {shapes}, "
+                f"got {[a.shape for a in arrays]}"
+            )
+        layer.set_weights(arrays)
+    return model
+
+
+def _folded(
+    weights: Mapping[str, NDArray[np.float32]], heights: tuple[int, ...], partitions: int
+) -> NDArray[np.float64]:
+    """The average of the filters as one kernel of the greatest height, (height, p)."""
+    kernel = np.zeros((max(heights), partitions))
+    for i, height in enumerate(heights):
+        top = padding(max(heights))[0] - padding(height)[0]
+        filter_ = np.asarray(weights[f"conv{i}_kernel"], np.float64).reshape(height, partitions)
+        kernel[top : top + height] += filter_ / len(heights)
+    return kernel
