@@ -17,10 +17,12 @@ from salt_hls.errors import UserError
 from salt_hls.fixed import FixedType
 from salt_hls.layers import KERAS_CLASSES
 from salt_hls.layers.conv_attention.keras import ConvAttention
-from salt_hls.layers.conv_attention.operation import padding, scale_shift
+from salt_hls.layers.conv_attention.operation import scale_shift
 from salt_hls.layers.dynamic_tanh.keras import DynamicTanh
 from salt_hls.layers.fixed_activation.keras import FixedActivation
 from salt_hls.layers.head_dense.keras import HeadDense
+from salt_hls.layers.head_filter.keras import HeadFilter
+from salt_hls.layers.head_filter.operation import padding
 from salt_hls.layers.keras_ops import quantizer_of
 from salt_hls.layers.partitioned_projection.keras import PartitionedProjection
 from salt_hls.layers.partitioned_projection.operation import Mode

@@ -14,10 +14,10 @@ from salt_hls.layers.conv_attention.operation import (
     Normalize,
     Scale,
     exp_scale,
-    padding,
     scale_shift,
     type_names,
 )
+from salt_hls.layers.head_filter.keras import FoldedFilters
 from salt_hls.layers.keras_ops import (
     ExactLayer,
     lookup,
@@ -26,24 +26,6 @@ from salt_hls.layers.keras_ops import (
     quantizer_config,
     weight_quantizer,
 )
-
-
-class FoldedFilters(tf.keras.initializers.Initializer):
-    """The average of Glorot-uniform filters of the given heights, centred in one kernel."""
-
-    def __init__(self, heights: Sequence[int]) -> None:
-        self.heights = tuple(heights)
-
-    def __call__(self, shape: Sequence[int], dtype: Any = None, **_: Any) -> tf.Tensor:
-        height, width = shape
-        up = padding(height)[0]
-        total = tf.zeros(shape)
-        for h in self.heights:
-            limit = (6 / (h * width * 2)) ** 0.5
-            top = up - padding(h)[0]
-            filter_ = tf.random.uniform((h, width), -limit, limit)
-            total += tf.pad(filter_, ((top, height - h - top), (0, 0))) / len(self.heights)
-        return tf.cast(total, dtype or tf.float32)
 
 
 @tf.keras.utils.register_keras_serializable("salt_hls")

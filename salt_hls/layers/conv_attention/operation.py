@@ -32,10 +32,11 @@ from numpy.typing import NDArray
 from salt_hls.errors import UserError
 from salt_hls.fixed import UNOBSERVED, Array, FixedType, Observer, Table
 from salt_hls.graph.drains import Collect, Write
-from salt_hls.graph.feeds import Read, Window
+from salt_hls.graph.feeds import Read
 from salt_hls.graph.loops import Loop
-from salt_hls.graph.operation import reading
+from salt_hls.graph.operation import reading, sliding
 from salt_hls.graph.tensor import Channel, Tensor
+from salt_hls.layers.head_filter.operation import pad, padding
 from salt_hls.layers.layer import Constants, LayerOperation, Members, Shape, Weight
 from salt_hls.layers.types import declared_type, weight_type
 
@@ -56,11 +57,6 @@ UNSIGNED = ("exp", "sum", "reciprocal", "attention")
 
 TABLE_ARGUMENTS = ("conv", "sum")
 """Those whose values are looked up: exp of differences in the type of conv, 1/sum."""
-
-
-def padding(extent: int) -> tuple[int, int]:
-    """TensorFlow's SAME zero padding of a filter: before, after (the extra zero comes last)."""
-    return (extent - 1) // 2, extent // 2
 
 
 def scale_shift(depth: int) -> int:
@@ -198,10 +194,7 @@ class ConvAttention(LayerOperation):
 
     def pad(self, logits: Array) -> Array:
         """(..., N, p) logits between the rows of zeros that the kernel sees above and below."""
-        if self.kernel is None:
-            return logits
-        up, down = padding(len(self.kernel))
-        return _pad(logits, -2, up, down)
+        return logits if self.kernel is None else pad(logits, len(self.kernel))
 
     def convolve(self, padded: Array, observer: Observer = UNOBSERVED) -> Array:
         """Cross-correlation of each head's logits with the kernel; columns outside are zero.
@@ -316,14 +309,7 @@ class ConvAttention(LayerOperation):
             collected.append(Loop(f"{name}_{what}", steps, {**feeds}, drains=[drain]))
             whole = Read(channel.type, tensor.shape, channel, query.transfers, held=True)
             held.append(whole)
-        steps, lanes, particles = query.transfers, query.lanes, query.shape[0]
-        partitions = key.shape[0]
-        up, down = padding(1 if self.kernel is None else len(self.kernel))
-        # The transfers that the filter looks ahead travel together: every step emits one.
-        ahead = math.ceil(down / lanes)
-        early = min(ahead, steps)
-        columns = self.heads * partitions
-        size, kind = lanes * columns, self.logits_type.exact()
+        steps, partitions = query.transfers, key.shape[0]
 
         def logits(v: Mapping[str, Array]) -> Array:
             rows = np.moveaxis(self.logits(v[query.name], v["keys"]), -3, -2)
@@ -340,15 +326,14 @@ class ConvAttention(LayerOperation):
             {"keys": held[0], query.name: reading(query, steps)},
             {"logits": logits},
         )
-        together = rest = None
-        if early:
-            together = Channel(f"{name}/early", kind, early * size)
-            first.drains.append(Collect(("logits",), together, steps, early, size))
-        if early < steps:
-            rest = Channel(f"{name}/late", kind, size)
-            first.drains.append(Write(("logits",), rest, steps, early))
-        shape = (up + lanes + down, columns)
-        window = Window(kind, shape, together, rest, particles, lanes, steps, up, ahead)
+        first.drains, window = sliding(
+            name,
+            "logits",
+            self.logits_type.exact(),
+            query,
+            self.heads * partitions,
+            padding(1 if self.kernel is None else len(self.kernel)),
+        )
         second = Loop(
             f"{name}_context",
             steps,
@@ -357,12 +342,3 @@ class ConvAttention(LayerOperation):
             [Write((target.name,), target.channel, steps)],
         )
         return [*collected, first, second]
-
-
-def _pad(x: Array, axis: int, before: int, after: int) -> Array:
-    def zeros(count: int) -> NDArray[np.float64]:
-        shape = list(x.shape)
-        shape[axis] = count
-        return np.zeros(shape)
-
-    return np.concatenate([zeros(before), x, zeros(after)], axis=axis)
