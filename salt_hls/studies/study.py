@@ -45,8 +45,8 @@ class Widths(Strict):
             modes = (value.rounding, value.overflow)
             return FixedType(max(width, value.int_bits + 1), value.int_bits, value.signed, *modes)
 
-        values = {key: value for key, value in types if key != "attention"}
-        values["attention"] = dict(types.attention)
+        values = {key: value for key, value in types if key != "attention" and value is not None}
+        values["attention"] = {key: value for key, value in types.attention if value is not None}
         resized = {
             key: resize(v, self.weights if key in ("weights", "biases") else self.activations)
             for key, v in values.items()
