@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from streaming import LINFORMER, VARIANTS, built, graph_of
+from streaming import LINFORMER, SHALLOW, VARIANTS, built, graph_of
 
 from salt_hls.check.compare import first_difference, keras_layers
 from salt_hls.config import ModelConfig, load_yaml
@@ -381,7 +381,7 @@ def logged(project: Path, size: int, folder: Path) -> list[str]:
     return log.read_text().splitlines()
 
 
-@pytest.mark.parametrize(("lanes", "changes"), [(2, {}), (1, LINFORMER)])
+@pytest.mark.parametrize(("lanes", "changes"), [(2, {}), (1, LINFORMER), (2, SHALLOW)])
 def test_loops_are_the_processes(lanes: int, changes: dict[str, Any], tmp_path: Path) -> None:
     _, made = built(tmp_path, lanes, **changes)
     network, theirs = network_of(made.graph), made.hls4ml

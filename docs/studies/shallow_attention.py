@@ -15,12 +15,11 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import tensorflow as tf
 import yaml
-from alkaid.trace import trace
-from alkaid.trace.passes import optimize
 
 import salt_hls
 from salt_hls.config import MODELS, ModelConfig
@@ -28,8 +27,7 @@ from salt_hls.firmware.build import converted
 from salt_hls.models.build import build_model, snap_weights
 from salt_hls.models.tagger import Tagger, load_tagger, sample_inputs
 from salt_hls.models.weights import named_weights
-from salt_hls.rtl.project import CONSTANT_ADDER_NS, generate
-from salt_hls.rtl.tracer import HLS4MLTracer
+from salt_hls.rtl import project
 
 MODEL = "salt_p4"
 RESULT = Path(__file__).parents[1] / "results" / "shallow_attention.json"
@@ -118,7 +116,7 @@ def longest_path(logic: Any) -> float:
     ends: list[float] = []
     for op in logic.ops:
         ready = max((logic.ops[i].latency for i in op.addr), default=op.latency)
-        own = op.latency - ready + (CONSTANT_ADDER_NS if op.opcode == ADD_CONSTANT else 0.0)
+        own = op.latency - ready + (project.CONSTANT_ADDER_NS if op.opcode == ADD_CONSTANT else 0.0)
         ends.append(max((ends[i] for i in op.addr), default=0.0) + own)
     return max(ends)
 
@@ -126,16 +124,22 @@ def longest_path(logic: Any) -> float:
 def figures(tagger: Tagger) -> dict[str, Any]:
     """Of the parallel circuit."""
     types, firmware = tagger.feature_types, tagger.config.firmware
-    with tempfile.TemporaryDirectory() as folder:
+    traced: list[Any] = []
+
+    write_pipeline = project.write_pipeline
+
+    def write(logic: Any, *options: Any) -> Any:
+        traced.append(logic)
+        return write_pipeline(logic, *options)
+
+    with tempfile.TemporaryDirectory() as folder, patch.object(project, "write_pipeline", write):
         graph = converted(tagger, Path(folder) / "firmware", "Vitis").graph
-        project = generate(
+        made = project.generate(
             graph, Path(folder) / "rtl", clock_ns=firmware.clock_ns, feature_types=types
         )
-    traced = trace(*HLS4MLTracer(graph, feature_types=types).trace(), optimize=False)
-    logic = optimize(traced, keep_dead_inputs=True, retrace=False)
-    record = project.estimate()
+    record = made.estimate()
     return {
-        "logic_ns": round(longest_path(logic), 1),
+        "logic_ns": round(longest_path(*traced), 1),
         "cycles": record.latency_cycles,
         "latency_ns": record.latency_ns,
         "lut": record.lut,
