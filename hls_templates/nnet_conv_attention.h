@@ -3,7 +3,7 @@
 // e = Q( exp(C - max C) )   s = Q( sum e )   A = Q( e * Q(1 / s) )   per row, by two tables
 // o[n,h,:] = Q( sum_c A[h,n,c] * v[c,h,:] )
 // filter_height 0 means no convolution: C = S.
-// Not stable: e of C itself, from a table over its type that subtracts the type's greatest value.
+// Not stable: e = max(Q( exp(C) ), one step), by a table over the type of C.
 // normalize_context: o[n,h,:] = Q( Q( sum_c e * v[c,h,:] ) * Q(1 / s) )
 // On streams, four loops: collect the keys, collect the values, logits of the queries, and the rest on
 // a window of logits that slides over the particles. The queries of a jet wait for its keys.

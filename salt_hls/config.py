@@ -260,10 +260,10 @@ class Firmware(Strict):
 class Softmax(Strict):
     """How the firmware computes the softmax. In float all of these are the same function.
 
-    stable: the row's largest logit is subtracted before exp, else the largest value of its type: no
-    maximum, and a type of few integer bits. normalize: what the sum of exponentials divides, the
-    attention "weights" or the "context". scale: 1/sqrt(depth) as a power of two on the "logits", or
-    exactly in exp's "table".
+    stable: the row's largest logit is subtracted before exp. Without that there is no maximum to
+    find, and exp's type bounds it: logits beyond its range count like those at its ends.
+    normalize: what the sum of exponentials divides, the attention "weights" or the "context".
+    scale: 1/sqrt(depth) as a power of two on the "logits", or exactly in exp's "table".
     """
 
     stable: bool = True
@@ -277,8 +277,9 @@ class ModelConfig(Strict):
     SAL-T: attention "projected", keys and values "partitioned", filter_heights [1, 3, 5].
     Linformer: keys and values "dense", no filters. Full attention: attention "full", no filters.
 
-    separable: the convolution's kernel has rank one, another one for each head; then it is a
-    filter of the queries and one of the keys. block: attention, then feed-forward, each with a
+    convolution: by one "kernel" over the logits of all heads, or by a filter for each head, of the
+    queries along the particles and of the keys along the partitions: a kernel of rank one
+    ("separable"), or of the "queries" alone. block: attention, then feed-forward, each with a
     residual and a tanh, or both from the same input, with one residual and one tanh ("parallel").
     head: "mlp", with one hidden layer, or "linear".
     """
@@ -296,7 +297,7 @@ class ModelConfig(Strict):
     share_projections: bool = False
     project_first: bool = True
     filter_heights: tuple[Count, ...] = (1, 3, 5)
-    separable: bool = False
+    convolution: Literal["kernel", "separable", "queries"] = "kernel"
     softmax: Softmax = Softmax()
     block: Literal["sequential", "parallel"] = "sequential"
     head: Literal["mlp", "linear"] = "mlp"
@@ -334,8 +335,11 @@ class ModelConfig(Strict):
             raise ValueError(f"width: must be a multiple of heads ({self.heads}), got {self.width}")
         if self.attention == "full" and self.filter_heights:
             raise ValueError("filter_heights: full attention has no convolution; give []")
-        if self.separable and not self.filter_heights:
-            raise ValueError("separable: there is no convolution; give filter_heights or false")
+        if self.convolution != "kernel" and not self.filter_heights:
+            raise ValueError(
+                f"convolution: {self.convolution} needs filters; give filter_heights, or leave "
+                "convolution out"
+            )
         if self.share_projections and (self.keys != self.values or not self.project_first):
             raise ValueError(
                 "share_projections: needs project_first: true and the same mode for keys and values"
@@ -347,6 +351,7 @@ class ModelConfig(Strict):
         if self.types is None:
             return self
         attention, context = self.types.attention, self.softmax.normalize == "context"
+        filters = f"convolution: {self.convolution}"
         for key, declared, needed_by in (
             ("attention.conv", attention.conv, bool(self.kernel_heights) and "a convolution"),
             (
@@ -355,8 +360,8 @@ class ModelConfig(Strict):
                 not context and "softmax.normalize: weights",
             ),
             ("attention.context", attention.context, context and "softmax.normalize: context"),
-            ("query_filter", self.types.query_filter, self.separable and "separable: true"),
-            ("key_filter", self.types.key_filter, self.separable and "separable: true"),
+            ("query_filter", self.types.query_filter, "query" in self.filtered and filters),
+            ("key_filter", self.types.key_filter, "key" in self.filtered and filters),
             (
                 "tanh2_input",
                 self.types.tanh2_input,
@@ -373,7 +378,13 @@ class ModelConfig(Strict):
     @property
     def kernel_heights(self) -> tuple[int, ...]:
         """Heights of the filters that make the one kernel over the logits, if there is one."""
-        return () if self.separable else self.filter_heights
+        return self.filter_heights if self.convolution == "kernel" else ()
+
+    @property
+    def filtered(self) -> tuple[str, ...]:
+        """What has filters of its own, instead of the logits."""
+        kinds = {"kernel": (), "separable": ("query", "key"), "queries": ("query",)}
+        return kinds[self.convolution]
 
     @property
     def chunk(self) -> int:

@@ -17,7 +17,7 @@ from salt_hls.models.build import build_model, snap_weights
 SMALL = {"particles": 13, "partitions": 4, "width": 8, "heads": 2, "feed_forward": 8}
 LINFORMER = {"keys": "dense", "values": "dense", "filter_heights": []}
 SHALLOW = {
-    "separable": True,
+    "convolution": "separable",
     "softmax": {"stable": False, "normalize": "context", "scale": "table"},
     "block": "parallel",
     "head": "linear",

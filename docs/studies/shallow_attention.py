@@ -33,20 +33,47 @@ MODEL = "salt_p4"
 RESULT = Path(__file__).parents[1] / "results" / "shallow_attention.json"
 ADD_CONSTANT = 4  # alkaid's operation code
 
-CONTEXT = {"softmax": {"normalize": "context"}, "types": {"attention": {
-    "context": "ap_fixed<10,6,RND,SAT>"}}}  # fmt: skip
-BOUNDED = {"softmax": {"stable": False}, "types": {"attention": {
-    "conv": "ap_fixed<7,3,RND,SAT>", "exp": "ap_ufixed<10,0,RND,SAT>",
-    "sum": "ap_ufixed<9,2,RND,SAT>", "reciprocal": "ap_ufixed<10,4,RND,SAT>"}}}  # fmt: skip
-TABLE = {"softmax": {"scale": "table"}, "types": {"attention": {
-    "logits": "ap_fixed<7,6,RND,SAT>", "conv": "ap_fixed<7,5,RND,SAT>"}}}  # fmt: skip
-NARROW = {"types": {"attention": {"logits": "ap_fixed<6,5,RND,SAT>",
-    "conv": "ap_fixed<6,4,RND,SAT>"}}}  # fmt: skip
-SEPARABLE = {"separable": True, "types": {"query_filter": "ap_fixed<8,4,RND,SAT>",
-    "key_filter": "ap_fixed<8,3,RND,SAT>", "attention": {
-    "logits": "ap_fixed<8,4,RND,SAT>"}}}  # fmt: skip
-PARALLEL = {"block": "parallel"}
-LINEAR = {"head": "linear"}
+CONTEXT = {
+    "softmax": {"normalize": "context"},
+    "types": {"attention": {"context": "ap_fixed<10,6>"}},
+}
+BOUNDED = {
+    "softmax": {"stable": False},
+    "types": {
+        "attention": {
+            "conv": "ap_fixed<6,3,RND,SAT>",
+            "exp": "ap_ufixed<8,3,RND,SAT>",
+            "sum": "ap_ufixed<8,5>",
+            "reciprocal": "ap_ufixed<8,0,RND,SAT>",
+            "attention": "ap_ufixed<8,1,RND>",
+        }
+    },
+}
+NARROW = {"types": {"attention": {"conv": "ap_fixed<6,3,RND,SAT>"}}}
+TABLE = {
+    "softmax": {"scale": "table"},
+    "types": {"attention": {"logits": "ap_fixed<8,6,RND,SAT>", "conv": "ap_fixed<6,4,RND,SAT>"}},
+}
+QUERIES = {
+    "convolution": "queries",
+    "types": {
+        "query_filter": "ap_fixed<8,4,RND,SAT>",
+        "attention": {"logits": "ap_fixed<8,4,RND,SAT>"},
+    },
+}
+SEPARABLE = {
+    "convolution": "separable",
+    "types": {
+        "query_filter": "ap_fixed<8,4,RND,SAT>",
+        "key_filter": "ap_fixed<8,3,RND,SAT>",
+        "attention": {"logits": "ap_fixed<8,4,RND,SAT>"},
+    },
+}
+BOTH = {"types": {"attention": {"context": "ap_fixed<10,9>", "logits": "ap_fixed<8,5,RND,SAT>"}}}
+"""Wider sums: exp is not at most 1."""
+SIX = {"types": {"attention": {"logits": "ap_fixed<6,3,RND,SAT>"}}}
+"""Logits that go to exp without a convolution, as narrow as convolved ones."""
+PARALLEL, LINEAR = {"block": "parallel"}, {"head": "linear"}
 
 
 def merged(*changes: dict[str, Any]) -> dict[str, Any]:
@@ -59,27 +86,23 @@ def merged(*changes: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-# Types of all of it: logits of the separable filters are those that exp is read at.
-SEPARABLE_BOUNDED = {"types": {"attention": {"logits": "ap_fixed<7,3,RND,SAT>"}}}
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "base": ("salt_p4", {}),
-    "context": ("normalize after the context", CONTEXT),
-    "bounded": ("exp without the row's maximum", BOUNDED),
+    "context": ("normalized after the context", CONTEXT),
+    "bounded": ("exp without the row's maximum, logits of 6 bits", BOUNDED),
+    "softmax": ("both", merged(CONTEXT, BOUNDED, BOTH)),
     "narrow": ("logits of 6 bits", NARROW),
-    "table": ("1/sqrt(D) in the table, logits of 7 bits", TABLE),
-    "separable": ("separable filters", SEPARABLE),
+    "table": ("1/sqrt(D) in the table, logits of 6 bits", TABLE),
+    "queries": ("filters of the queries alone", QUERIES),
+    "separable": ("filters of queries and keys", SEPARABLE),
     "heights_3": ("filter heights 1, 3", {"filter_heights": [1, 3]}),
-    "heights_1": ("filter height 1", {"filter_heights": [1]}),
-    "no_filter": ("no convolution", {"filter_heights": [], "types": {"attention": {
-        "logits": "ap_fixed<8,4,RND,SAT>"}}}),
-    "parallel": ("block: parallel", PARALLEL),
-    "linear": ("head: linear", LINEAR),
-    "softmax": ("context and bounded", merged(CONTEXT, BOUNDED)),
-    "attention": ("context, bounded and separable",
-                  merged(CONTEXT, BOUNDED, SEPARABLE, SEPARABLE_BOUNDED)),
-    "block": ("parallel and linear", merged(PARALLEL, LINEAR)),
-    "all": ("context, bounded, separable, parallel, linear",
-            merged(CONTEXT, BOUNDED, SEPARABLE, SEPARABLE_BOUNDED, PARALLEL, LINEAR)),
+    "no_filter": ("no convolution", merged({"filter_heights": []}, NARROW, {"types": {
+        "attention": {"logits": "ap_fixed<8,4,RND,SAT>"}}})),
+    "parallel": ("attention and feed-forward side by side", PARALLEL),
+    "linear": ("head without a hidden layer", LINEAR),
+    "attention": ("softmax and queries", merged(CONTEXT, BOUNDED, BOTH, QUERIES, SIX)),
+    "all": ("softmax, queries, parallel, linear",
+            merged(CONTEXT, BOUNDED, BOTH, QUERIES, SIX, PARALLEL, LINEAR)),
 }  # fmt: skip
 SAME_FUNCTION = ("base", "context", "bounded", "narrow", "table", "softmax")
 

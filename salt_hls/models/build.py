@@ -72,8 +72,8 @@ class Builder:
         )
 
     def filtered(self, x: tf.Tensor, prefix: str, what: str, heights: Sequence[int]) -> tf.Tensor:
-        """Queries or keys behind their part of a separable convolution, if there is one."""
-        if not self.config.separable:
+        """Queries or keys behind their own filters, if they have any."""
+        if what not in self.config.filtered:
             return x
         return HeadFilter(
             self.config.heads,

@@ -35,7 +35,7 @@ class ConvAttention(ExactLayer):
     heads: H. filter_heights: heights of the averaged filters, folded into one kernel (max height,
     p); none means no convolution. kernel_quantizer: QKeras quantizer on a fixed grid (`alpha=1`).
     types: the `ap_fixed<...>` text of each of `type_names`, or `None` for float. stable: whether
-    the row's largest logit is subtracted before exp, or that of their type. normalize: what is
+    the row's largest logit is subtracted before exp. normalize: what is
     divided by the sum of exponentials, the "weights" or the "context". scale: where 1/sqrt(D) is,
     in the "logits" as a power of two or in exp's "table".
     """
@@ -137,8 +137,12 @@ class ConvAttention(ExactLayer):
         if self.stable:
             exp = lookup(self._tables.exp_table, largest - logits, lambda d: tf.exp(-d * scale))
         else:
-            most = self._tables.conv_type.max
-            exp = lookup(self._tables.exp_table, logits, lambda c: tf.exp((c - most) * scale))
+            bounds = self.types["exp"].lsb, self.types["exp"].max
+            exp = lookup(
+                self._tables.exp_table,
+                logits,
+                lambda c: tf.clip_by_value(tf.exp(c * scale), *bounds),
+            )
         total = quantize(tf.reduce_sum(exp, axis=-1, keepdims=True), self.types["sum"])
         table = self._tables.reciprocal_table(logits.shape[-1])
         return exp, lookup(table, total, lambda s: 1 / s)

@@ -10,12 +10,12 @@ their biases cancel in the softmax. Without a kernel C = S (Linformer, full atte
 
 Three choices leave the float function as it is and shorten the way from C to o:
 
-- stable: false. e = max(Q(exp(C - M)), one step), M the greatest value of C's type instead of the
-  row's: a constant, so exp is read at C itself. No e is 0, so no sum is.
+- stable: false. e = max(Q(exp(C)), one step): exp is read at C itself. Its type bounds it, from
+  one step (so no sum is 0) to the greatest value, at which it saturates; that is the scale of e.
 - normalize: context. o = Q(Q(sum_c e v) * Q(1/s)): 1/s is looked up while e v is summed. That sum
   has a declared type: exact, it has as many bits as e, v and log2(p) together, and the product
   with 1/s more than float32 holds.
-- scale: table. No shift; exp((C - M) / sqrt(D)), exact for every D.
+- scale: table. No shift; exp takes its argument times 1/sqrt(D), exact for every D.
 """
 
 from __future__ import annotations
@@ -123,9 +123,14 @@ class ConvAttention(LayerOperation):
             **{f"{key}_type": fixed_type for key, fixed_type in types.items()},
         )
         exp, total = operation.exp_type, operation.sum_type
-        one = float(exp.quantize(np.array(1.0)))
-        if one < exp.max and one < 1:
-            raise UserError(f"layer {name}: type exp {exp} must hold exp(0) = 1 or saturate (SAT)")
+        largest = 0.0 if operation.stable else operation.conv_type.max * operation.exp_scale
+        greatest = math.exp(largest)
+        wraps = exp.overflow == "WRAP" and greatest >= exp.max + exp.lsb
+        if wraps or float(exp.quantize(np.array(greatest))) <= 0:
+            raise UserError(
+                f"layer {name}: type exp {exp} must hold exp({largest:g}) = {greatest:g} or "
+                "saturate (SAT)"
+            )
         low, high = operation.sums(partitions)
         least, most = (float(total.quantize(np.array(exact))) for exact in (low, high))
         if least <= 0 or most < high - total.lsb:
@@ -147,19 +152,20 @@ class ConvAttention(LayerOperation):
 
     @cached_property
     def exp_table(self) -> Table:
-        """exp(-d), d = max C - C >= 0 for every two values of `conv_type`.
+        """exp(-d) for every difference d = max C - C >= 0 of two values of `conv_type`.
 
-        Not stable, it is looked up at C, its greatest value takes the place of max C, and no entry
-        is 0.
+        Not stable, exp(C) for every C, and no entry is 0.
         """
-        source = self.conv_type.difference()
-        d = np.arange(2**source.width) * source.lsb
-        entries = self.exp_type.quantize(np.exp(-d * self.exp_scale))
+        steps = np.arange(2**self.conv_type.width) * self.conv_type.lsb
         if self.stable:
-            return Table(source, self.exp_type.exact(), 0.0, entries)
-        entries = np.maximum(entries[::-1], self.exp_type.lsb)
-        first = self.conv_type.max - d[-1]
-        return Table(self.conv_type.exact(), self.exp_type.exact(), first, entries)
+            source, least, first = self.conv_type.difference(), 0.0, 0.0
+            exponents = -steps
+        else:
+            source, least = self.conv_type.exact(), self.exp_type.lsb
+            first = source.min
+            exponents = first + steps
+        entries = self.exp_type.quantize(np.exp(exponents * self.exp_scale))
+        return Table(source, self.exp_type.exact(), first, np.maximum(entries, least))
 
     def sums(self, partitions: int) -> tuple[float, float]:
         """The least and the greatest exact sum of a row's exponentials."""
