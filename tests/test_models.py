@@ -177,9 +177,9 @@ def test_types_that_a_model_needs(path: str, says: str) -> None:
 
 WIDE = {
     "logits": "ap_fixed<16,3,RND,SAT>", "conv": "ap_fixed<16,3,RND,SAT>",
-    "exp": "ap_ufixed<23,1,RND,SAT>", "sum": "ap_ufixed<16,3,RND,SAT>",
+    "exp": "ap_ufixed<23,6,RND,SAT>", "sum": "ap_ufixed<16,8,RND,SAT>",
     "reciprocal": "ap_ufixed<22,10,RND,SAT>", "attention": "ap_ufixed<20,1,RND,SAT>",
-    "context": "ap_fixed<20,4,RND,SAT>", "output": "ap_fixed<20,4,RND,SAT>",
+    "context": "ap_fixed<24,10,RND,SAT>", "output": "ap_fixed<20,4,RND,SAT>",
 }  # fmt: skip
 
 
@@ -205,7 +205,7 @@ def test_wide_types_give_the_float_attention(stable: bool, normalize: Any, scale
         layer.kernel.assign((np.arange(12) - 5).reshape(3, 4) / 32)
         outputs.append(layer(tensors).numpy())
     exact, quantized = outputs
-    assert np.ptp(exact) > 1 and np.abs(exact - quantized).max() < 0.002
+    assert np.ptp(exact) > 1 and np.abs(exact - quantized).max() < 0.01
     plain = ConvAttention(2, (1, 3))
     plain.build([tensor.shape for tensor in tensors])
     plain.kernel.assign(layers[0].kernel)
