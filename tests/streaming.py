@@ -70,8 +70,7 @@ VARIANTS = {
     "Linformer": (2, LINFORMER),
     "full attention": (5, {"attention": "full", "filter_heights": [], "partitions": 13}),
     "two blocks": (2, {"blocks": 2}),
-    "shallow": (1, SHALLOW),
-    "shallow, three particles a clock": (3, SHALLOW),
+    "shallow": (3, SHALLOW),
     "fewer particles than the filter is high": (1, {"particles": 2, "partitions": 2}),
     "150 particles": (1, {"particles": 150}),
 }

@@ -57,9 +57,9 @@ CASES = (
         _inputs(6, 6, 4),
     ),
     Case(
-        "normalized after the context",
-        _sal_t(2, (1, 3), normalize="context", types=CONTEXT),
-        _inputs(6, 4, 8),
+        "normalized after the context, scaled in the table",
+        _sal_t(2, (1, 3), normalize="context", scale="table", types=CONTEXT),
+        _inputs(5, 4, 6),
     ),
     Case(
         "exp of the logits themselves",
@@ -70,11 +70,6 @@ CASES = (
         "exp of logits beyond both ends of its type",
         _sal_t(2, (1,), stable=False, types=TYPES | CLIPPED),
         _inputs(6, 3, 8),
-    ),
-    Case(
-        "scaled in the table, depth 3",
-        _sal_t(2, (1, 3), scale="table"),
-        _inputs(5, 4, 6),
     ),
     Case(
         "all three, unsigned logits, no convolution",
