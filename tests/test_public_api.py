@@ -461,9 +461,8 @@ print("done")
 }
 
 
-@pytest.mark.parametrize(
-    "page", ["README.md", pytest.param("docs/python.md", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["README.md", "docs/python.md"])
 def test_the_code_of_the_documents(page: str, tmp_path: Path) -> None:
     """As a script without `if __name__ == "__main__"`, in an empty folder."""
     program = blocks(CHECKOUT / page)

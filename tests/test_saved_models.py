@@ -246,6 +246,7 @@ def test_rtl_figures_and_budget_of_an_mlp(
     assert "<html" in (made.folder / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_golden_and_bench_of_an_mlp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tagger_module, "DRAWN", 500)
     path = saved(tmp_path, two_headed())
@@ -427,6 +428,7 @@ def test_a_whole_yaml_serves_for_its_grid_and_target(small_model: Make, tmp_path
 # ---- diagnose
 
 
+@pytest.mark.slow
 def test_diagnose_says_when_it_does_not_apply(tmp_path: Path) -> None:
     """As a user sees it: the warning about the grid, then the one line."""
     path = saved(tmp_path, mlp(), inputs=None)

@@ -288,8 +288,11 @@ def test_order_and_fill_of_a_small_network() -> None:
 @pytest.mark.parametrize(
     ("lanes", "changes"),
     [
-        (1, {"particles": 150, "width": 16, "heads": 4, "feed_forward": 16}),
-        (3, {"particles": 200, "classes": 1, **LINFORMER}),
+        pytest.param(
+            *(1, {"particles": 150, "width": 16, "heads": 4, "feed_forward": 16}),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(*(3, {"particles": 200, "classes": 1, **LINFORMER}), marks=pytest.mark.slow),
         (4, {"particles": 64, "classes": 2, "blocks": 2, "project_first": False}),
     ],
     ids=["SAL-T, 150", "Linformer, 200 by threes, binary", "two blocks, 64 by fours"],

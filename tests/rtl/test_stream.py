@@ -263,6 +263,7 @@ def test_synthesis_counts_what_is_around_the_kernels(project: RtlProject, tmp_pa
     assert record.modules[-1].name == "salt" and record.modules[-1].ff == found.around.ff
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_jets")
 def test_from_a_model_to_its_report(small_model: Callable[..., Path], tmp_path: Path) -> None:
     path = small_model(
