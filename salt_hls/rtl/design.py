@@ -8,16 +8,15 @@ clocks; `timing` says when its tokens are where.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from salt_hls.errors import UserError
 from salt_hls.graph.drains import Write
-from salt_hls.graph.feeds import Read, Rom
 from salt_hls.graph.graph import Graph
-from salt_hls.graph.loops import Drain, Loop, State, Token
+from salt_hls.graph.loops import Drain, Loop, State, Step, Token
 from salt_hls.graph.network import most_waiting
 from salt_hls.graph.tensor import Channel
 
@@ -131,31 +130,44 @@ class _Builder:
 
     def add(self, loop: Loop) -> None:
         """Into the unit in which its operands meet, or as a new one."""
-        unit = self._unit(loop)
+        unit, names = self._unit(loop), self._names(loop)
         for name, feed in loop.feeds.items():
-            if not unit.has(name):
-                if isinstance(feed, Read) and feed.channel.name in self.tensors:
-                    self.channel(feed.channel.name)
-                unit.feeds[name] = feed
-        unit.operations.update(loop.operations)
+            if not unit.has(names[name]):
+                for channel in feed.reads():
+                    if channel.name in self.tensors:
+                        self.channel(channel.name)
+                unit.feeds[names[name]] = feed
+        for name, operation in loop.operations.items():
+            unit.operations[names[name]] = _with_names(operation, names)
         for drain in loop.drains:
             # A tensor leaves the kernel only if somebody outside needs it.
-            if not (isinstance(drain, Write) and drain.channel.name in self.tensors):
-                self._drain(unit, drain)
+            results = tuple(names[result] for result in drain.results)
+            if results != (drain.channel.name,):
+                self._drain(unit, replace(drain, results=results))
+
+    def _names(self, loop: Loop) -> dict[str, str]:
+        """Names in a unit of a loop's values: of the tensors that they are, else of its own."""
+        names = {name: f"{loop.name}/{name}" for name in (*loop.feeds, *loop.operations)}
+        for drain in loop.drains:
+            if drain.transparent and drain.channel.name in self.tensors:
+                names[drain.results[0]] = drain.channel.name
+        for name, feed in loop.feeds.items():
+            tensors = [channel.name for channel in feed.reads() if channel.name in self.tensors]
+            if feed.transparent and tensors:
+                names[name] = tensors[0]
+        return names
 
     def _unit(self, loop: Loop) -> Loop:
         """An earlier unit of as many steps that has an operand, or a new one.
 
         Units only read from earlier ones, so what joins one closes no circle.
         """
-        joins = all(
-            isinstance(f, Rom) or type(f) is Read and not f.held for f in loop.feeds.values()
-        )
+        joins = all(feed.transparent for feed in loop.feeds.values())
         inside = outside = -1
-        for name in loop.feeds:
-            has = (k for k, unit in enumerate(self.units) if unit.has(name))
+        for channel in loop.reads():
+            has = (k for k, unit in enumerate(self.units) if unit.has(channel.name))
             inside = max(inside, *has, -1)
-            outside = max(outside, self.writers.get(name, -1))
+            outside = max(outside, self.writers.get(channel.name, -1))
         if joins and inside > outside and self.units[inside].steps == loop.steps:
             return self.units[inside]
         self.units.append(Loop(_identifier(loop.name), loop.steps))
@@ -172,6 +184,13 @@ class _Builder:
             unit = next(unit for unit in reversed(self.units) if unit.has(tensor))
             self._drain(unit, Write((tensor,), found, unit.steps))
         return found
+
+
+def _with_names(operation: Step, names: Mapping[str, str]) -> Step:
+    """A loop's operation on the values of a unit; names: in the unit, by that in the loop."""
+    return lambda values: operation(
+        {name: values[value] for name, value in names.items() if value in values}
+    )
 
 
 def _identifier(name: str) -> str:
