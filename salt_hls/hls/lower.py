@@ -30,7 +30,7 @@ from salt_hls.layers import KERAS_CLASSES
 from salt_hls.layers.fixed_activation.keras import FixedActivation
 from salt_hls.layers.fixed_activation.operation import Function
 from salt_hls.layers.keras_ops import quantizer_config, quantizer_of
-from salt_hls.layers.types import activation_type, declared_type, quantizer_text, weight_type
+from salt_hls.layers.types import activation_type, quantizer_text, weight_type
 
 Layer = Any
 """A Keras layer."""
@@ -284,17 +284,8 @@ def _activate(work: _Lowering, layer: Layer, function: Any, x: Typed) -> Typed:
 
 def _ours(work: _Lowering, layer: Layer, operands: list[Typed]) -> Typed:
     """A layer of salt_hls, copied."""
-    config = layer.get_config()
-    copy = type(layer).from_config({**config, "name": work.name(layer.name)})
-    if config.get("types"):
-        result = FixedType.parse(config["types"]["output"])
-    elif "output_type" in config:
-        result = declared_type(config)
-    else:
-        raise UserError(
-            f"layer {layer.name}: no types, so it is a float layer and has no firmware; "
-            "declare them"
-        )
+    copy = type(layer).from_config({**layer.get_config(), "name": work.name(layer.name)})
+    result = layer.operation().output_type
     tensors = [x.tensor for x in operands]
     given = tensors if len(tensors) > 1 else tensors[0]
     return work.add(copy, given, result, layer.name, layer.get_weights())

@@ -107,6 +107,11 @@ def design_of(graph: Graph) -> Design:
     """
     if len(graph.inputs) != 1 or len(graph.outputs) != 1:
         raise UserError("RTL of io_stream: the model must have one input and one output")
+    if graph.outputs[0].transfers > 1:
+        raise UserError(
+            f"RTL of io_stream: the output has the shape {graph.outputs[0].shape}, which leaves in "
+            "several transfers; pool over the particles"
+        )
     builder = _Builder(graph)
     for node in graph.nodes:
         for loop in node.loops():
