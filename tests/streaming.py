@@ -73,9 +73,9 @@ template <class T> class stream {
     std::deque<T> data;
     std::string name;
     void log(char what) {
-        static FILE *file = fopen("@LOG@", "a");
+        FILE *file = fopen("@LOG@", "a"); // not static: statics are shared between libraries
         fprintf(file, "%c %s\\n", what, name.c_str());
-        fflush(file);
+        fclose(file);
     }
 
   public:

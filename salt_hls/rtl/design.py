@@ -113,9 +113,8 @@ def design_of(graph: Graph) -> Design:
             "several transfers; pool over the particles"
         )
     builder = _Builder(graph)
-    for node in graph.nodes:
-        for loop in node.loops():
-            builder.add(loop)
+    for loop in graph.loops():
+        builder.add(loop)
     (given,), (output,) = graph.inputs, graph.outputs
     sink = builder.channel(output.name)
     units = builder.units
