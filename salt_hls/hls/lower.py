@@ -221,7 +221,7 @@ def _quantized_bits(fixed_type: FixedType) -> str:
 def _grid_weight(layer: Layer, which: str) -> tuple[NDArray[np.float64], FixedType]:
     """A weight as the forward pass uses it, and a signed type of its grid."""
     quantizer = quantizer_of(layer, which)
-    config = quantizer_config(quantizer) or {}
+    config = quantizer_config(quantizer)
     values = np.asarray(quantizer(tf.convert_to_tensor(getattr(layer, which))), np.float64)
     found = None
     if config["class_name"] == "quantized_bits" and config["config"]["bits"] > 1:
@@ -271,7 +271,7 @@ def _activate(work: _Lowering, layer: Layer, function: Any, x: Typed) -> Typed:
     if getattr(function, "__name__", "") == "relu":
         to = _range_type(layer.name, 0.0, max(x.type.max, 0.0), x.type.frac_bits)
         return work.fixed(layer.name, "", "relu", to, x)
-    to = activation_type(quantizer_config(function) or {}, layer.name)
+    to = activation_type(quantizer_config(function), layer.name)
     # QKeras returns x + (q(x) - x), whose difference must be exact too.
     fraction = max(to.frac_bits, x.type.frac_bits)
     _check_float32(layer.name, "its rounding", max(x.type.max, -x.type.min, to.max), fraction)

@@ -79,11 +79,13 @@ def weight_quantizer(spec: Any) -> Quantizer | None:
     return None if spec is None else get_quantizer(spec)
 
 
-def quantizer_config(quantizer: Any) -> dict[str, Any] | None:
-    """The JSON form of a weight quantizer, which `weight_quantizer` reads back."""
+def quantizer_config(quantizer: Any) -> Any:
+    """The JSON form of a quantizer, which `weight_quantizer` reads back; of a function its name."""
     if quantizer is None:
         return None
-    return {"class_name": type(quantizer).__name__, "config": quantizer.get_config()}
+    if hasattr(quantizer, "get_config"):
+        return {"class_name": type(quantizer).__name__, "config": quantizer.get_config()}
+    return {"class_name": getattr(quantizer, "__name__", str(quantizer)), "config": {}}
 
 
 def quantized(weight: tf.Tensor, quantizer: Quantizer | None) -> tf.Tensor:
@@ -125,7 +127,7 @@ class ExactLayer(tf.keras.layers.Layer):
 def _as_json(value: Any) -> Any:
     if isinstance(value, FixedType):
         return str(value)
-    return quantizer_config(value) if hasattr(value, "get_config") else value
+    return quantizer_config(value) if callable(value) else value
 
 
 def quantizer_of(layer: tf.keras.layers.Layer, weight: str) -> Any:
