@@ -18,7 +18,7 @@ from salt_hls.graph.drains import Write
 from salt_hls.graph.graph import Graph
 from salt_hls.graph.loops import Drain, Loop, State, Step, Token
 from salt_hls.graph.network import most_waiting
-from salt_hls.graph.tensor import Channel
+from salt_hls.graph.tensor import Channel, identifier
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ class _Builder:
             outside = max(outside, self.writers.get(channel.name, -1))
         if joins and inside > outside and self.units[inside].steps == loop.steps:
             return self.units[inside]
-        self.units.append(Loop(_identifier(loop.name), loop.steps))
+        self.units.append(Loop(identifier(loop.name), loop.steps))
         return self.units[-1]
 
     def _drain(self, unit: Loop, drain: Drain) -> None:
@@ -195,7 +195,3 @@ def _with_names(operation: Step, names: Mapping[str, str]) -> Step:
     return lambda values: operation(
         {name: values[value] for name, value in names.items() if value in values}
     )
-
-
-def _identifier(name: str) -> str:
-    return "".join(c if c.isalnum() else "_" for c in name)
