@@ -238,7 +238,9 @@ def test_rtl_figures_and_budget_of_an_mlp(
         assert np.array_equal(outputs, made.outputs)
         assert report.synthesis[0].ii_cycles == 1 and report.io_type == io_type
         return
-    _, seen, report = build_rtl(made, Options(), BUDGET, tmp_path / "cache", 2, said.append)
+    _, seen, report = build_rtl(
+        made, Options(), BUDGET, tmp_path / "cache", 2, lambda what, *_: said.append(what)
+    )
     bits = {r.layer: r for r in report.bit_accuracy if r.pair == "csim/rtl"}
     assert set(bits) == {"mass", "logits"}
     assert all(r.events == 257 and not r.mismatches for r in bits.values())
