@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from salt_hls.cli.commands import app, scaling
+from salt_hls.cli.commands import app
 from salt_hls.errors import UserError
 from salt_hls.graph.graph import Graph
 from salt_hls.models.tagger import load_tagger
+from salt_hls.studies import scaling
 from salt_hls.studies.scaling import Scaling, measure, resized
 
 STREAM = {"io_type": "io_stream", "clock_ns": 10}
@@ -26,6 +27,7 @@ def streaming(small_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch)
     return small_model(firmware=STREAM)
 
 
+@pytest.mark.slow
 def test_points_are_simulated_and_synthesized(
     streaming: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,14 +8,13 @@ from typing import Any
 import tensorflow as tf
 
 from salt_hls.errors import UserError
-from salt_hls.fixed import FixedType
 from salt_hls.layers.head_filter import operation
 from salt_hls.layers.head_filter.operation import padding
 from salt_hls.layers.keras_ops import (
     ExactLayer,
+    parsed_type,
     quantize,
     quantized,
-    quantizer_config,
     weight_quantizer,
 )
 
@@ -69,7 +68,7 @@ class HeadFilter(ExactLayer):
         if not self.heights or min(self.heights) < 1:
             raise UserError(f"layer {self.name}: heights must be 1 or more, got {list(heights)}")
         self.kernel_quantizer = weight_quantizer(kernel_quantizer)
-        self.output_type = None if output_type is None else FixedType.parse(output_type)
+        self.output_type = parsed_type(output_type)
 
     def build(self, input_shape: tf.TensorShape) -> None:
         columns = input_shape[-1]
@@ -92,12 +91,3 @@ class HeadFilter(ExactLayer):
         padded = tf.pad(inputs, ((0, 0), padding(height), (0, 0)))
         total = sum(padded[:, a : a + rows] * kernel[:, a] for a in range(height))
         return quantize(total, self.output_type)
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "heads": self.heads,
-            "heights": list(self.heights),
-            "kernel_quantizer": quantizer_config(self.kernel_quantizer),
-            "output_type": None if self.output_type is None else str(self.output_type),
-        }
