@@ -193,8 +193,8 @@ def slow(record: SynthesisRecord, most: int = 8) -> str:
     names = [f"{stage.name} {stage.delay_ns:g} ns" for stage in stages[:most]]
     if len(stages) > most:
         names.append(f"{len(stages) - most} more")
-    are = "stage is" if len(stages) == 1 else "stages are"
-    return f"{len(stages)} {are} over their {record.stage_budget_ns:g} ns: {', '.join(names)}"
+    among = f"{len(stages)} of {len(record.modules)} stages"
+    return f"{among} over the {record.stage_budget_ns:g} ns of a stage: {', '.join(names)}"
 
 
 def conditions(best: dict[str, Best]) -> str:

@@ -117,8 +117,46 @@ def measure() -> dict[str, Any]:
     }
 
 
+def page(content: dict[str, Any]) -> str:
+    """The table of docs/results/products.md: widths of a down, of b across, LUT/levels/ns."""
+    kinds = {(False, False): "both unsigned", (True, True): "both signed"} | {
+        (True, False): "a signed, b unsigned", (False, True): "a unsigned, b signed"
+    }  # fmt: skip
+    found = {
+        (r["a_signed"], r["b_signed"], r["a"], r["b"]): f"{r['lut']} / {r['levels']} / {r['ns']:g}"
+        for r in content["products"]
+    }
+    lines = [
+        "# Products of two variables",
+        "",
+        "LUT / levels of logic / ns by the table of delays of a product a b, as Yosys makes it of "
+        "`salt_hls/rtl/products.py`: a is the",
+        "factor whose multiples are selected, b the one that goes in bits (that with fewer pairs "
+        "of them). 3a and -a, which all products",
+        "of a have in common, are not in it. Written by `python -m salt_hls.rtl.product_table` "
+        f"(pyosys {content['yosys']}, alkaid {content['alkaid']}).",
+    ]
+    for (a_signed, b_signed), words in kinds.items():
+        lines += ["", f"## {words}", "", f"| a \\ b | {' | '.join(map(str, WIDTHS))} |"]
+        lines.append("|---" * (len(WIDTHS) + 1) + "|")
+        for a in WIDTHS:
+            cells = [found.get((a_signed, b_signed, a, b), "") for b in WIDTHS]
+            lines.append(f"| {a} | {' | '.join(cells)} |")
+    lines += ["", "## 3a", "", f"| a | {' | '.join(map(str, WIDTHS))} |"]
+    lines.append("|---" * (len(WIDTHS) + 1) + "|")
+    for signed in (False, True):
+        cells = [
+            f"{r['lut']} / {r['levels']} / {r['ns']:g}"
+            for r in content["multiples"]
+            if r["of"] == 3 and r["a_signed"] == signed
+        ]
+        lines.append(f"| {'signed' if signed else 'unsigned'} | {' | '.join(cells)} |")
+    return "\n".join([*lines, ""])
+
+
 if __name__ == "__main__":
-    content = measure()
-    rows = ",\n".join
-    with replacing(TABLE) as path:
-        path.write_text(json.dumps(content, indent=1) + "\n")
+    measured = measure()
+    with replacing(TABLE) as target:
+        target.write_text(json.dumps(measured, indent=1) + "\n")
+    with replacing(PAGE) as target:
+        target.write_text(page(measured))
