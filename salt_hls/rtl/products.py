@@ -46,6 +46,13 @@ def lut_counts() -> dict[tuple[Factor, Factor], int]:
     return {(Factor(r["a"], r["a_signed"]), Factor(r["b"], r["b_signed"])): r["lut"] for r in rows}
 
 
+def is_multiple(op: Op) -> bool:
+    """Whether an operation is 3a or -a."""
+    if op.opcode == ADD:
+        return tuple(op.data) == (1,) and len(set(op.addr)) == 1
+    return bool(op.opcode == NEGATE)
+
+
 def expand_products(logic: CombLogic) -> CombLogic:
     """The program with every product of two variables as rows; all its values stay the same."""
     program = Program()

@@ -31,7 +31,7 @@ from salt_hls.graph.key import graph_digest
 from salt_hls.report.records import Module, SynthesisRecord
 from salt_hls.rtl.delay_lines import delay_lines
 from salt_hls.rtl.delays import CLOCK_UNCERTAINTY, CONSTANT_ADDER_NS, stage_budget
-from salt_hls.rtl.products import MULTIPLY, MUX, expand_products
+from salt_hls.rtl.products import MULTIPLY, MUX, expand_products, is_multiple
 from salt_hls.rtl.tracer import HLS4MLTracer
 from salt_hls.system.digest import digest
 from salt_hls.system.progress import Progress, silent
@@ -439,21 +439,26 @@ def _schedule(logic: Any, budget: float) -> Any:
     outputs = {i for i in logic.out_idxs if i >= 0}
     read = {i for op in logic.ops for i in op.addr}
     ends = [last if i in outputs - read else end for i, end in enumerate(ends)]
-    _join_readers(logic, ends)
+    _move_to_readers(logic, ends, budget)
     ops = [op._replace(latency=float(end)) for op, end in zip(logic.ops, ends, strict=True)]
     return logic._replace(ops=ops)
 
 
-def _join_readers(logic: Any, ends: list[float]) -> None:
-    """Puts multiplexers that take no time, of products, into the stage of what reads them.
+def _move_to_readers(logic: Any, ends: list[float], budget: float) -> None:
+    """Has what products select from, and select, made late.
 
-    There one look-up table does for both; apart, each would need its own, and registers.
+    A multiplexer that takes no time goes into the stage of what reads it: there one look-up table
+    does for both; apart, each would need its own, and registers. 3a and -a, which are wider than a,
+    are made in the stage before the first that reads them.
     """
     earliest: dict[int, float] = {}
     for i in reversed(range(len(ends))):
         op = logic.ops[i]
-        if op.opcode == MUX and _own_delay(logic, op) == 0:
-            ends[i] = earliest.get(i, ends[i])
+        if i in earliest and op.opcode == MUX and _own_delay(logic, op) == 0:
+            ends[i] = earliest[i]
+        elif i in earliest and is_multiple(op):
+            stage = np.ceil(earliest[i] / budget - 1e-9) - 1
+            ends[i] = max(ends[i], float(stage * budget) - 1e-6)
         for source in op.addr:
             earliest[source] = min(earliest.get(source, ends[i]), ends[i])
 

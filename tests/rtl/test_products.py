@@ -16,7 +16,17 @@ from numpy.typing import NDArray
 from salt_hls.rtl import product_table, verilator
 from salt_hls.rtl.delays import LUT_NS, adder_ns
 from salt_hls.rtl.product_table import PAGE, STATIC, interval, product
-from salt_hls.rtl.products import ADD, MULTIPLY, MUX, TABLE, Factor, expand_products, lut_counts
+from salt_hls.rtl.products import (
+    ADD,
+    CUT,
+    MULTIPLY,
+    MUX,
+    TABLE,
+    Factor,
+    expand_products,
+    is_multiple,
+    lut_counts,
+)
 from salt_hls.rtl.project import Port, RtlProject, _own_delay, _schedule, write_pipeline
 
 SIGNS = list(itertools.product((False, True), repeat=2))
@@ -187,6 +197,23 @@ def test_a_row_is_selected_where_it_is_added(budget: float) -> None:
     readers = {i: k for k, op in enumerate(ops) for i in op.addr}
     assert muxes and all(stages[i] == stages[readers[i]] for i in muxes)
     assert max(stages) > 1 or budget > 3
+
+
+def test_multiples_are_made_when_they_are_needed() -> None:
+    """Not as soon as their factor is there: they would wait in more registers than it does."""
+    kind = interval(Factor(8, True))
+    ops = [Op((), -1, (k,), kind, 0.0, 0.0) for k in range(2)]
+    # Stages of something that takes one clock each.
+    ops += [Op((k + 1,), CUT, (0,), kind, 2.25 * (k + 1), 0.0) for k in range(8)]
+    both = QInterval(-(2.0**14), 2.0**14, 1.0)
+    ops.append(Op((0, 9), MULTIPLY, (), both, 20.5, 44.0))
+    logic = CombLogic((2, 1), [0] * 2, [10], [0], [False], ops, 1, 1)
+    rows = expand_products(logic)
+    ops = _schedule(rows, 2.25).ops
+    stages = [int(np.ceil(op.latency / 2.25 - 1e-9)) for op in ops]
+    multiples = [i for i, op in enumerate(ops) if is_multiple(op)]
+    readers = [min(stages[k] for k, op in enumerate(ops) if i in op.addr) for i in multiples]
+    assert [stages[i] for i in multiples] == [k - 1 for k in readers] and min(readers) == 9
 
 
 def test_an_estimate_of_n_bits_is_that_of_the_table() -> None:
