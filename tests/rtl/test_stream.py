@@ -271,9 +271,9 @@ def test_from_a_model_to_its_report(small_model: Callable[..., Path], tmp_path: 
     )  # fmt: skip
     budget = load_budget("template")
     firmware = checked_firmware(str(path), None, tmp_path / "build", budget, 1, lambda *_: None)
-    report = estimate(firmware, Options(), budget, lambda _: None)
+    report = estimate(firmware, Options(), budget, lambda *_: None)
     assert [record.source for record in report.synthesis] == ["alkaid"]
-    report = synthesize_rtl(firmware, Options(), budget, tmp_path / "cache", 2, lambda _: None)
+    report = synthesize_rtl(firmware, Options(), budget, tmp_path / "cache", 2, lambda *_: None)
     assert [record.source for record in report.synthesis] == ["alkaid", "verilator", "yosys"]
     planned, seen, made = report.synthesis
     assert seen.ii_cycles == planned.ii_cycles == made.ii_cycles == 3
