@@ -91,16 +91,16 @@ def stream(graph: Any, particles_per_clock: int = 1) -> None:
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module 'salt_hls' has no attribute {name!r}")
-    if name in _MODULES:
-        module = _MODULES[name]
-    else:
-        from salt_hls.layers import KERAS_CLASSES, STEMS
+    from salt_hls.layers import KERAS_CLASSES, keras_class
 
-        module = f"layers.{STEMS[KERAS_CLASSES.index(name)]}.keras"
-    return getattr(import_module(f"salt_hls.{module}"), name)
+    if name in KERAS_CLASSES:
+        return keras_class(name)
+    if name not in _MODULES:
+        raise AttributeError(f"module 'salt_hls' has no attribute {name!r}")
+    return getattr(import_module(f"salt_hls.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    from salt_hls.layers import KERAS_CLASSES
+
+    return sorted({*globals(), *__all__, *KERAS_CLASSES})

@@ -106,6 +106,7 @@ def test_the_shipped_study_answers_its_questions() -> None:
         assert Results(path).correct(record).mean() == pytest.approx(record.accuracy)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eager")
 def test_runs_are_trained_once_shared_and_compared(data: Path, tmp_path: Path) -> None:
     path = write_study(tmp_path)
@@ -164,6 +165,7 @@ def test_runs_are_trained_once_shared_and_compared(data: Path, tmp_path: Path) -
     assert results.missing(runs, jets) == [] and len(results.missing(runs, "others")) == 6
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eager")
 def test_an_interrupted_run_continues(data: Path, tmp_path: Path) -> None:
     phases = {

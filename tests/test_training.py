@@ -76,6 +76,7 @@ def test_an_interrupted_training_ends_like_an_uninterrupted_one(
     assert not list((tmp_path / "parts").glob("*/state*"))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eager")
 def test_every_seed_and_epoch_has_its_own_order_of_jets(
     small_model: Make, jets: JetSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -111,6 +112,7 @@ def test_every_seed_and_epoch_has_its_own_order_of_jets(
     assert len({*orders[0], *orders[2]}) == 6
 
 
+@pytest.mark.slow
 def test_training_learns_and_weights_stay_on_their_grid(
     small_model: Make, jets: JetSet, tmp_path: Path
 ) -> None:

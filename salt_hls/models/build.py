@@ -15,7 +15,7 @@ from qkeras import QActivation, QDense, get_quantizer
 from salt_hls.config import Feature, Inputs, ModelConfig, Types, first_fault
 from salt_hls.errors import UserError
 from salt_hls.fixed import FixedType
-from salt_hls.layers import KERAS_CLASSES
+from salt_hls.layers import KERAS_CLASSES, keras_class
 from salt_hls.layers.conv_attention.keras import ConvAttention
 from salt_hls.layers.conv_attention.operation import padding, scale_shift
 from salt_hls.layers.dynamic_tanh.keras import DynamicTanh
@@ -197,10 +197,10 @@ def load_keras_model(path: Path) -> tf.keras.Model:
     from qkeras.utils import _add_supported_quantized_objects
 
     layers = check_no_code(path)
-    objects: dict[str, Any] = {}
+    objects: dict[str, Any] = {name: keras_class(name) for name in KERAS_CLASSES}
     _add_supported_quantized_objects(objects)
     objects["QActivation"] = _LoadableQActivation
-    known = {*dir(tf.keras.layers), *dir(tf.keras), *objects, *KERAS_CLASSES, "Functional"}
+    known = {*dir(tf.keras.layers), *dir(tf.keras), *objects, "Functional"}
     for name, kind in layers.items():
         if kind not in known:
             raise UserError(f"{path}: layer {name}: {kind} is no layer of Keras, QKeras or SAL-T")

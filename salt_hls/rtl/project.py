@@ -15,12 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from alkaid.codegen import RTLModel
 from alkaid.trace import trace
-from alkaid.trace.passes import (
-    add_surrogate,
-    dead_code_elimin,
-    fuse_ternary_adders,
-    optimize,
-)
+from alkaid.trace.passes import optimize
 from numpy.typing import NDArray
 
 from salt_hls.config import CLOCK_NS, PART
@@ -30,8 +25,9 @@ from salt_hls.graph.graph import Graph
 from salt_hls.graph.key import graph_digest
 from salt_hls.report.records import Module, SynthesisRecord
 from salt_hls.rtl.delay_lines import delay_lines
-from salt_hls.rtl.delays import CLOCK_UNCERTAINTY, CONSTANT_ADDER_NS, stage_budget
+from salt_hls.rtl.delays import CLOCK_UNCERTAINTY, stage_budget
 from salt_hls.rtl.products import MULTIPLY, MUX, expand_products, is_multiple
+from salt_hls.rtl.sums import merge_sums, own_delay
 from salt_hls.rtl.tracer import HLS4MLTracer
 from salt_hls.system.digest import digest
 from salt_hls.system.progress import Progress, silent
@@ -41,7 +37,6 @@ from salt_hls.system.wording import command
 Multipliers = Literal["lut", "dsp"]
 TOP = "salt"
 MANIFEST = "rtl.json"
-_ADD_CONSTANT = 4  # an operation code of alkaid
 
 
 @dataclass(frozen=True)
@@ -147,7 +142,6 @@ class RtlProject:
     clock_ns: float
     stage_delay_ns: float
     multipliers: Multipliers
-    ternary_adders: bool
     inputs: Port
     outputs: Port
     output_types: tuple[str, ...]
@@ -265,22 +259,21 @@ def generate(
     part: str = PART,
     stage_delay_ns: float | None = None,
     multipliers: Multipliers = "lut",
-    ternary_adders: bool = False,
     feature_types: Sequence[FixedType] | None = None,
     progress: Progress = silent,
 ) -> RtlProject:
     """Writes the pipelined Verilog (initiation interval 1) of a graph.
 
     clock_ns sets the number of stages, through `stage_budget`; stage_delay_ns overrides that.
-    multipliers: of two variables, as look-up tables or DSP slices. ternary_adders: add three
-    values at once, which Vivado maps well and Yosys does not. feature_types: see `HLS4MLTracer`.
+    multipliers: of two variables, as look-up tables or DSP slices. feature_types: see
+    `HLS4MLTracer`.
     The same inputs give the same bytes; a folder that has them already is kept. Raises `UserError`
     when `folder` has something else in it than an RTL project.
     """
     folder = folder.resolve()
     check_options(clock_ns, multipliers)
     delay = stage_budget(clock_ns) if stage_delay_ns is None else stage_delay_ns
-    options = (clock_ns, part, delay, multipliers, ternary_adders, feature_types)
+    options = (clock_ns, part, delay, multipliers, feature_types)
     key = rtl_key(graph, options)
     if (before := existing(folder)) and before.key == key:
         return before
@@ -294,8 +287,6 @@ def generate(
         )
     # The symbolic arrays know tighter ranges than a second trace of the result would.
     logic = optimize(trace(inputs, outputs, optimize=False), keep_dead_inputs=True, retrace=False)
-    if ternary_adders:
-        logic = add_surrogate(dead_code_elimin(fuse_ternary_adders(logic)), _skip_op8_cost=True)
     progress(f"RTL: writing Verilog of {len(logic.ops)} operations")
     with replacing_folder(folder, is_project) as work:
         model = write_pipeline(logic, work, TOP, delay, part, clock_ns, multipliers)
@@ -307,7 +298,6 @@ def generate(
             clock_ns=clock_ns,
             stage_delay_ns=delay,
             multipliers=multipliers,
-            ternary_adders=ternary_adders,
             inputs=port_of(model.fsm.inp_signals[0]),
             outputs=port_of(model.fsm.out_signals[0]),
             output_types=tuple(
@@ -355,6 +345,8 @@ def write_pipeline(
     multipliers: Multipliers,
 ) -> RTLModel:
     """Verilog of a traced program as module `name`, cut into stages of `delay` nanoseconds."""
+    logic = merge_sums(logic)
+    # After the sums: a row is added in the table that selects it, which is no bit of a heap.
     if multipliers == "lut":
         logic = expand_products(logic)
     model = RTLModel(
@@ -378,6 +370,7 @@ def write_pipeline(
         (folder / unused).unlink()
     if multipliers == "dsp":
         _ask_for_dsp(folder / "src/static/multiplier.v")
+    shutil.copy(Path(__file__).with_name("sums.v"), folder / "src/static")
     return model
 
 
@@ -416,12 +409,6 @@ def registers_and_stages(model: RTLModel, multipliers: Multipliers) -> dict[str,
     }
 
 
-def _own_delay(logic: Any, op: Any) -> float:
-    """Delay of one operation; alkaid counts none for a constant, which is a carry chain too."""
-    ready = max((logic.ops[i].latency for i in op.addr), default=op.latency)
-    return float(op.latency - ready) + (CONSTANT_ADDER_NS if op.opcode == _ADD_CONSTANT else 0.0)
-
-
 def _schedule(logic: Any, budget: float) -> Any:
     """The program with latencies at which no operation straddles a multiple of `budget`.
 
@@ -431,7 +418,7 @@ def _schedule(logic: Any, budget: float) -> Any:
     ends: list[float] = []
     for op in logic.ops:
         start = max((ends[i] for i in op.addr), default=0.0)
-        own = min(_own_delay(logic, op), budget)
+        own = min(own_delay(logic, op), budget)
         boundary = (np.floor(start / budget + 1e-9) + 1) * budget
         ends.append(boundary + own if start + own > boundary + 1e-9 else start + own)
     # The last stage ends at a multiple too, so that alkaid's equal cuts fall on all of them.
@@ -454,7 +441,7 @@ def _move_to_readers(logic: Any, ends: list[float], budget: float) -> None:
     earliest: dict[int, float] = {}
     for i in reversed(range(len(ends))):
         op = logic.ops[i]
-        if i in earliest and op.opcode == MUX and _own_delay(logic, op) == 0:
+        if i in earliest and op.opcode == MUX and own_delay(logic, op) == 0:
             ends[i] = earliest[i]
         elif i in earliest and is_multiple(op):
             stage = np.ceil(earliest[i] / budget - 1e-9) - 1

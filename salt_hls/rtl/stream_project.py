@@ -108,7 +108,6 @@ def generate_stream(
             clock_ns=clock_ns,
             stage_delay_ns=delay,
             multipliers=multipliers,
-            ternary_adders=False,
             inputs=_bus(design.source),
             outputs=_bus(sink),
             output_types=(str(sink.type),) * sink.size,

@@ -27,7 +27,8 @@ from salt_hls.rtl.products import (
     is_multiple,
     lut_counts,
 )
-from salt_hls.rtl.project import Port, RtlProject, _own_delay, _schedule, write_pipeline
+from salt_hls.rtl.project import Port, RtlProject, _schedule, write_pipeline
+from salt_hls.rtl.sums import own_delay
 
 SIGNS = list(itertools.product((False, True), repeat=2))
 
@@ -191,9 +192,7 @@ def test_a_row_is_selected_where_it_is_added(budget: float) -> None:
     ops = _schedule(rows, budget).ops
     stages = [int(np.ceil(op.latency / budget - 1e-9)) for op in ops]
     # The first row is added to nothing: its table is its own.
-    muxes = [
-        i for i, op in enumerate(ops) if op.opcode == MUX and not _own_delay(rows, rows.ops[i])
-    ]
+    muxes = [i for i, op in enumerate(ops) if op.opcode == MUX and not own_delay(rows, rows.ops[i])]
     readers = {i: k for k, op in enumerate(ops) for i in op.addr}
     assert muxes and all(stages[i] == stages[readers[i]] for i in muxes)
     assert max(stages) > 1 or budget > 3

@@ -246,7 +246,7 @@ def test_delays_of_a_netlist_are_those_of_the_table() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [{"multipliers": "dsp"}, {"ternary_adders": True}])
+@pytest.mark.parametrize("options", [{"multipliers": "dsp"}])
 def test_options_keep_every_bit(tagger_graph: Graph, tmp_path: Path, options: Any) -> None:
     project = generate(tagger_graph, tmp_path / "rtl", clock_ns=5, **options)
     values = events((4, 3), 200)

@@ -22,6 +22,7 @@ from salt_hls.fixed import FixedType
 from salt_hls.graph.feeds import Rom
 from salt_hls.graph.graph import Graph, Node
 from salt_hls.graph.loops import when
+from salt_hls.graph.network import network_of, schedule
 from salt_hls.jets.adversarial import adversarial_inputs
 from salt_hls.layers.standard import Dense
 from salt_hls.report.budget import load_budget
@@ -87,6 +88,19 @@ def test_every_weight_and_every_row_counts(tmp_path: Path) -> None:
     values[6, 0] += 1
     first.feeds[name] = replace(rom, values=values)
     assert not np.array_equal(executed(design, jets), expected)
+
+
+def test_a_layer_may_have_the_name_of_a_loop(tmp_path: Path) -> None:
+    graph = graph_of(tmp_path, 2)
+    nodes = [
+        replace(node, name="block1_attention_keys") if node.name == "embed" else node
+        for node in graph.nodes
+    ]
+    renamed = replace(graph, nodes=tuple(nodes))
+    assert schedule(network_of(renamed)) == schedule(network_of(graph))
+    design, jets = design_of(renamed), jets_of(13)
+    assert len({unit.name for unit in design.units}) == 6
+    assert np.array_equal(executed(design, jets), golden(graph, jets))
 
 
 def test_few_units(tmp_path: Path) -> None:
@@ -263,6 +277,7 @@ def test_synthesis_counts_what_is_around_the_kernels(project: RtlProject, tmp_pa
     assert record.modules[-1].name == "salt" and record.modules[-1].ff == found.around.ff
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_jets")
 def test_from_a_model_to_its_report(small_model: Callable[..., Path], tmp_path: Path) -> None:
     path = small_model(
