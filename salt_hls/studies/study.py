@@ -37,7 +37,10 @@ class Widths(Strict):
     activations: int = Field(ge=3, le=12)
 
     def types(self, types: Types) -> Types:
-        """`types` at these widths; integer bits, rounding and overflow stay."""
+        """`types` at these widths; integer bits, rounding and overflow stay.
+
+        attention.context, a sum, keeps its width: that of activations is what it is rounded to.
+        """
 
         def resize(value: Any, width: int) -> Any:
             if isinstance(value, dict):
@@ -45,12 +48,13 @@ class Widths(Strict):
             modes = (value.rounding, value.overflow)
             return FixedType(max(width, value.int_bits + 1), value.int_bits, value.signed, *modes)
 
-        values = {key: value for key, value in types if key != "attention"}
-        values["attention"] = dict(types.attention)
+        values = {key: value for key, value in types if key != "attention" and value is not None}
+        values["attention"] = {key: value for key, value in types.attention if value is not None}
         resized = {
             key: resize(v, self.weights if key in ("weights", "biases") else self.activations)
             for key, v in values.items()
         }
+        resized["attention"]["context"] = types.attention.context
         return Types.model_validate({**resized, "output": types.output})
 
 

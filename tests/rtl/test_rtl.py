@@ -17,13 +17,14 @@ import pytest
 from salt_hls.errors import UserError
 from salt_hls.fixed import FixedType
 from salt_hls.graph.graph import Graph
+from salt_hls.hls.reader import read_graph
 from salt_hls.rtl import project as project_module
 from salt_hls.rtl import verilator, yosys, yosys_stage
 from salt_hls.rtl.delays import LUT_NS, WIDE_LUT_NS, adder_ns, period_for
 from salt_hls.rtl.project import MANIFEST, Port, RtlProject, generate, rtl_key
 from salt_hls.rtl.verilator import simulate
 
-from .graphs import events
+from .graphs import convert, events, tagger
 
 
 @pytest.fixture(scope="session")
@@ -255,6 +256,15 @@ def test_options_keep_every_bit(tagger_graph: Graph, tmp_path: Path, options: An
     if "multipliers" in options:
         record = yosys.synthesize(project, tmp_path / "cache").record()
         assert record.dsp and project.estimate().dsp
+
+
+@pytest.mark.slow
+def test_a_shallow_tagger_keeps_every_bit(tmp_path: Path) -> None:
+    graph = read_graph(convert(tagger(shallow=True), tmp_path / "hls"))
+    project = generate(graph, tmp_path / "rtl", clock_ns=5)
+    values = events((4, 3), 1000)
+    *_, expected = graph.run([values]).values()
+    assert np.array_equal(simulate(project, values, tmp_path / "cache").outputs, expected)
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from streaming import LINFORMER, VARIANTS, graph_of
+from streaming import LINFORMER, SHALLOW, VARIANTS, graph_of
 
 from salt_hls.errors import UserError
 from salt_hls.firmware.build import checked_firmware
@@ -191,9 +191,10 @@ def test_every_simulated_jet_equals_golden(tmp_path: Path) -> None:
         (1, {"particles": 150}),
         (1, {"share_projections": True, "project_first": True}),
         (3, {"project_first": False}),
+        (2, SHALLOW),
     ],
     ids=["Linformer", "full attention", "p limits the rate", "two blocks", "two particles",
-         "an empty row", "150 particles", "shared projections", "key matrix first"],
+         "an empty row", "150 particles", "shared projections", "key matrix first", "shallow"],
 )  # fmt: skip
 def test_other_designs_equal_golden(lanes: int, changes: dict[str, Any], tmp_path: Path) -> None:
     simulated(tmp_path, lanes, {**SMALLEST, **changes})
