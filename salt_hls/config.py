@@ -348,6 +348,16 @@ def load_saved_model(path: Path) -> SavedModel:
     return load_yaml(path, _SavedGrid if of_one_type else _SavedParticles)
 
 
+class Cluster(Strict):
+    """A batch system for jobs. workers: how many of its jobs are asked for, to run ours.
+
+    jobqueue: the configuration of dask-jobqueue, of one system: {slurm: {cores: 4, ...}}.
+    """
+
+    workers: Count
+    jobqueue: dict[str, dict[str, Any]]
+
+
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
 
 

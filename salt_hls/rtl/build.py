@@ -16,6 +16,7 @@ from salt_hls.rtl.project import Multipliers, RtlProject, existing, generate
 from salt_hls.rtl.stream_project import generate_stream
 from salt_hls.rtl.verilator import Simulation, simulate, simulate_stream
 from salt_hls.rtl.yosys import TIMEOUT_S, synthesize
+from salt_hls.system.jobs import Runner
 from salt_hls.system.progress import Progress
 
 PAIR = "csim/rtl"
@@ -120,6 +121,7 @@ def synthesize_rtl(
     budget: Budget,
     cache: Path,
     workers: int,
+    runner: Runner,
     progress: Progress,
     timeout_s: float | None = None,
 ) -> Report:
@@ -132,7 +134,7 @@ def synthesize_rtl(
         project, simulation, _ = build_rtl(firmware, options, budget, cache, workers, progress)
         seen = simulation.latency_cycles, simulation.ii_cycles
     figures = synthesize(
-        project, cache, jobs=workers, timeout_s=timeout_s or TIMEOUT_S, progress=progress
+        project, cache, runner, timeout_s=timeout_s or TIMEOUT_S, progress=progress
     )
     return add([figures.record(*seen)], firmware.folder, budget)
 
