@@ -25,6 +25,7 @@ from salt_hls.system.worker import end_idle
 ANSWER_S = 8.0
 """A scheduler that does not answer in this time is not there."""
 
+
 @lru_cache(maxsize=1)
 def _systems() -> dict[str, Any]:
     """The batch systems of dask-jobqueue, by the name of their section."""
@@ -37,7 +38,7 @@ def _systems() -> dict[str, Any]:
 
 
 def require_known(batch: Batch) -> None:
-    """Raises `UserError` unless it names one batch system, with options that it has."""
+    """Raises `UserError` unless it names one batch system, with options that it takes."""
     system, known_systems = next(iter(batch.jobqueue), "none"), sorted(_systems())
     if len(batch.jobqueue) != 1 or system not in known_systems:
         raise UserError(
@@ -50,6 +51,21 @@ def require_known(batch: Batch) -> None:
             near = get_close_matches(key.replace("_", "-"), known, 1)
             fix = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known))}"
             raise UserError(f"{batch.path}: unknown key 'jobqueue.{system}.{key}'; {fix}")
+    options = _options(batch.jobqueue[system])
+    for of_cluster in ("scheduler_options", "shared_temp_directory"):
+        options.pop(of_cluster, None)
+    try:
+        _systems()[system].job_cls("tcp://host:port", name=system, **options)
+    except (ValueError, TypeError) as error:
+        raise _fault(batch, error) from None
+
+
+def _options(settings: dict[str, Any]) -> dict[str, Any]:
+    return {key.replace("-", "_"): value for key, value in settings.items()}
+
+
+def _fault(batch: Batch, error: Exception) -> UserError:
+    return UserError(f"{batch.path}: {' '.join(str(error).split())[:300]}")
 
 
 class _NoServer:
@@ -141,30 +157,23 @@ async def batch(given: Batch) -> AsyncIterator[Connected]:
             f"{option('cluster', given.path)}: {command} is not on this machine; run this where "
             f"jobs for {system} are submitted"
         )
-    options = {key.replace("-", "_"): value for key, value in settings.items()}
+    options = _options(settings)
     scheduler = dict(options.pop("scheduler_options", {}))
     asked = "dashboard_address" in scheduler
-
-    def fault(error: Exception) -> UserError:
-        return UserError(f"{given.path}: {' '.join(str(error).split())[:300]}")
-
     with dask.config.set({"distributed.scheduler.allowed-failures": DEATHS}):
-        try:
-            cluster = cls(
-                asynchronous=True,
-                scheduler_cls=Scheduler if asked else _Scheduler,
-                scheduler_options={"dashboard": asked, **scheduler},
-                **options,
-            )
-        except (ValueError, TypeError) as error:
-            raise fault(error) from None
+        cluster = cls(
+            asynchronous=True,
+            scheduler_cls=Scheduler if asked else _Scheduler,
+            scheduler_options={"dashboard": asked, **scheduler},
+            **options,
+        )
 
         async def renew() -> None:
             cluster.scale(jobs=given.workers)
             try:
                 await cluster._correct_state()
             except (RuntimeError, ValueError, OSError) as error:
-                raise fault(error) from None
+                raise _fault(given, error) from None
 
         async with cluster, Client(cluster, asynchronous=True, set_as_default=False) as client:
             yield client, renew
