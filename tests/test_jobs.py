@@ -118,7 +118,8 @@ def test_a_job_whose_process_dies_is_tried_three_times(tmp_path: Path) -> None:
     with Runner(2) as runner, pytest.raises(UserError) as caught:
         runner.do([given[1], given[0], *others])
     assert str(caught.value) == (
-        "always: its process was killed (signal 9; out of memory?), 3 times; all other jobs are done"
+        "always: its process was killed (signal 9; out of memory?), 3 times; all other jobs are "
+        "done"
     )
     assert [len(path.read_text()) for path in tries] == [3, 3]
     assert given[0].output.exists() and all(job.output.exists() for job in others)

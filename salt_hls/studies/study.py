@@ -38,20 +38,27 @@ class Widths(Strict):
 
     def types(self, types: Types) -> Types:
         """`types` at these widths; integer bits, rounding and overflow stay."""
+        return resized(types, self.weights, self.activations)
 
-        def resize(value: Any, width: int) -> Any:
-            if isinstance(value, dict):
-                return {key: resize(v, width) for key, v in value.items()}
-            modes = (value.rounding, value.overflow)
-            return FixedType(max(width, value.int_bits + 1), value.int_bits, value.signed, *modes)
 
-        values = {key: value for key, value in types if key != "attention"}
-        values["attention"] = dict(types.attention)
-        resized = {
-            key: resize(v, self.weights if key in ("weights", "biases") else self.activations)
-            for key, v in values.items()
-        }
-        return Types.model_validate({**resized, "output": types.output})
+def resized(types: Types, weights: int | None, activations: int | None) -> Types:
+    """`types` at other widths, where given; integer bits, rounding and overflow stay."""
+
+    def resize(value: Any, width: int | None) -> Any:
+        if isinstance(value, dict):
+            return {key: resize(v, width) for key, v in value.items()}
+        if width is None:
+            return value
+        modes = (value.rounding, value.overflow)
+        return FixedType(max(width, value.int_bits + 1), value.int_bits, value.signed, *modes)
+
+    values = {key: value for key, value in types if key != "attention"}
+    values["attention"] = dict(types.attention)
+    changed = {
+        key: resize(v, weights if key in ("weights", "biases") else activations)
+        for key, v in values.items()
+    }
+    return Types.model_validate({**changed, "output": types.output})
 
 
 class Settings(Strict):
