@@ -66,9 +66,7 @@ def file_digests(files: tuple[Path, ...]) -> dict[str, str]:
     for path in files:
         if path.suffix in (".yaml", ".yml"):
             content = {
-                k: v
-                for k, v in config.read_yaml(path).items()
-                if k not in ("training", "explore")
+                k: v for k, v in config.read_yaml(path).items() if k not in ("training", "explore")
             }
             found[path.name] = digest(content)[:16]
         elif not path.name.endswith(".float.weights.h5"):

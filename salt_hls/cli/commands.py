@@ -509,6 +509,59 @@ def results(
 
 
 @app.command()
+def explore(
+    model: Model = "salt_p4_n16",
+    trials: Annotated[
+        int, typer.Option(min=3, help="Points in all that are trained or given up.")
+    ] = 20,
+    budget: BudgetName = DEFAULT_BUDGET,
+    data: Annotated[
+        Path, typer.Option(help="Jets: a folder or file of any known format (docs/data.md).")
+    ] = Path("data"),
+    folder: Annotated[
+        Path | None, typer.Option(help="Folder of the results, else build/explore/MODEL.")
+    ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            help="SQLite file or URL of a database for the study, else one beside builds."
+        ),
+    ] = None,
+    jobs: Jobs = None,
+    scheduler: SchedulerName = None,
+    cluster: ClusterFile = None,
+    build: Build = Path("build"),
+) -> None:
+    """Searches the ranges of a model's YAML for accuracy and cost; continues where it was stopped.
+
+    Writes a table, a plot of the front with the budget, and a YAML for each point of the front.
+    """
+    path = find_model(model)
+    need("explore", "explore", "rtl", "plots", "jobs")
+    limits, work = load_budget(budget), build / "explore" / path.stem
+    with progress_bar() as update, runner_of(jobs, scheduler, cluster) as runner:
+        update("load jets")
+        from salt_hls.studies.explore import Space, search
+
+        space = Space.load(model)
+        found = search(space, data, work, storage, trials, runner, update)
+    from salt_hls.studies.front import next_step, verdict, write
+
+    written = write(found, space, limits, folder or work)
+    table = Table("point", *found.vary, "accuracy", "LUT", "latency, ns", title="front")
+    for p in found.front:
+        values = (json.dumps(value) for value in p.values.values())
+        figures = f"{p.accuracy:.2%}", f"{p.lut:,}", f"{p.latency_ns:g}"
+        table.add_row(str(p.number), *values, *figures)
+    console.print(table)
+    say(
+        f"the short training ranks as the long one? {verdict(found.checked, found.validation_jets)}"
+    )
+    say(f"written {', '.join(str(p) for p in written)}")
+    say(next_step(found, written))
+
+
+@app.command()
 def report(
     model: Annotated[str | None, typer.Argument(help="A model that was built.")] = None,
     from_: Annotated[

@@ -68,6 +68,16 @@ def _fault(batch: Batch, error: Exception) -> UserError:
     return UserError(f"{batch.path}: {' '.join(str(error).split())[:300]}")
 
 
+_LIGHT: dict[str, Any] = {
+    **{f"distributed.worker.memory.{what}": False for what in ("target", "spill", "pause")},
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.system-monitor.interval": "10s",
+    "distributed.admin.system-monitor.gil.enabled": False,
+}
+"""Dask watches the memory of its own process and what it spends time on; ours does nothing."""
+
+
 class _NoServer:
     """Opens no port for a dashboard."""
 
@@ -100,8 +110,7 @@ def quiet() -> None:
 @asynccontextmanager
 async def local(threads: int) -> AsyncIterator[Connected]:
     """Scheduler and worker in this process, so many jobs at a time; no port is opened."""
-    settings = {f"distributed.worker.memory.{what}": False for what in ("target", "spill", "pause")}
-    with dask.config.set(settings):
+    with dask.config.set(_LIGHT):
         try:
             async with (
                 _Scheduler(protocol="inproc://", dashboard=False) as scheduler,

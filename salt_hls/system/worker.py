@@ -27,7 +27,7 @@ from salt_hls.version import versions
 IDLE_S = 10.0
 """A process without a job ends after so long."""
 
-MEMORY_EVERY = 5
+MEMORY_EVERY = 10
 """Of how many looks at a job one is at its memory."""
 
 
