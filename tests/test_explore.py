@@ -28,10 +28,10 @@ VARY: dict[str, Any] = {
     "width": [2, 4],
     "heads": [1, 4],
     "filter_heights": [[], [1, 3]],
-    "weights": {"from": 4, "to": 8, "step": 2},
+    "weights": {"from": 4, "to": 8, "step": 4},
 }
-MODELS_THERE = 18
-"""Of 24 combinations, those whose width is a multiple of the heads."""
+MODELS_THERE = 12
+"""Of 16 combinations, those whose width is a multiple of the heads."""
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def test_points_differ_and_go_on_until_none_is_left(make: Make, tmp_path: Path) 
         assert same != beaten
 
 
-@pytest.mark.parametrize("jobs", [0, 1, 2, 5, 10])
+@pytest.mark.parametrize("jobs", [0, 3, 10])
 def test_an_interrupted_search_goes_on_with_its_points(
     jobs: int, make: Make, tmp_path: Path
 ) -> None:
@@ -149,7 +149,7 @@ def test_an_interrupted_search_goes_on_with_its_points(
 
 def test_hopeless_points_are_given_up_after_the_float_half(make: Make, tmp_path: Path) -> None:
     runner = Here()
-    result = found(make(), tmp_path, 18, runner)
+    result = found(make(), tmp_path, MODELS_THERE, runner)
     assert result.given_up and len(result.points) + len(result.given_up) == MODELS_THERE
     halves = [job.output for job in runner.trained if job.output.name.endswith("float.json")]
     floats = [json.loads(path.read_text())["accuracy"] for path in halves]
@@ -160,7 +160,7 @@ def test_hopeless_points_are_given_up_after_the_float_half(make: Make, tmp_path:
 
 def test_what_is_written_can_be_trained(make: Make, tmp_path: Path) -> None:
     path = make(given_up=1.0)
-    result = found(path, tmp_path, 18, Here())
+    result = found(path, tmp_path, 9, Here())
     space = Space.load(str(path))
     budget = load_budget("cms_l1t_jet")
     written = write(result, space, budget, tmp_path / "out")
@@ -235,7 +235,7 @@ def test_storages_that_are_none(make: Make, tmp_path: Path) -> None:
     for storage, says in (
         (str(tmp_path / "text.db"), "file is not a database"),
         (str(tmp_path), "unable to open database file"),
-        ("postgresql://me:secret@nowhere/db", "psycopg2"),
+        ("postgresql://me:secret@nowhere/db", "Failed to import DB access module"),
         ("nonsense://", "nonsense"),
     ):
         with pytest.raises(UserError, match="no study can be kept there") as caught:

@@ -45,7 +45,7 @@ from salt_hls.training.train import Samples, measure, train, train_float
 WIDTHS = ("weights", "activations")
 """Keys that are no keys of the YAML: the bits of all of these."""
 
-DULL = 10
+DULL = 5
 """So many proposals of known points, and one is taken at random."""
 
 CHECKED = 3
