@@ -121,8 +121,7 @@ results: $(READY) ## train the rivals and ablations without a result (ROWS= of t
 	@$(RUN) results $(ROWS) $(if $(DATA),--data '$(DATA)') $(WHERE)
 
 explore: $(READY) ## search the ranges of MODEL's YAML for accuracy and cost, resumable
-	@$(RUN) explore '$(MODEL)' --budget '$(BUDGET)' $(if $(DATA),--data '$(DATA)') \
-		$(if $(TRIALS),--trials '$(TRIALS)') $(if $(STORAGE),--storage '$(STORAGE)') $(WHERE)
+	@$(RUN) explore '$(MODEL)' --budget '$(BUDGET)' $(if $(DATA),--data '$(DATA)') $(if $(TRIALS),--trials '$(TRIALS)') $(if $(STORAGE),--storage '$(STORAGE)') $(WHERE)
 
 bench: $(READY) ## measure the C-simulation of MODEL
 	@$(RUN) $@ '$(MODEL)'
