@@ -22,7 +22,7 @@ from salt_hls.system.jobs import DEATHS, Batch
 from salt_hls.system.wording import option
 from salt_hls.system.worker import end_idle
 
-ANSWER_S = 8.0
+ANSWER_S = 5.0
 """A scheduler that does not answer in this time is not there."""
 
 
@@ -128,11 +128,14 @@ async def running(address: str) -> AsyncIterator[Connected]:
     """A scheduler that somebody has started. Raises `UserError` when it does not answer."""
     given = option("scheduler", address)
     try:
-        client = await asyncio.wait_for(
-            Client(address, asynchronous=True, timeout=ANSWER_S, set_as_default=False), ANSWER_S + 1
-        )
+        client = Client(address, asynchronous=True, timeout=ANSWER_S, set_as_default=False)
+    except ValueError as error:  # e.g. of a protocol that is none
+        raise UserError(f"{given}: {error}") from None
+    try:
+        await asyncio.wait_for(client, ANSWER_S + 1)
     except (OSError, asyncio.TimeoutError, ValueError, ImportError) as error:
         reason = " ".join(str(error).split())[:120]
+        await client.close(timeout=1)
         raise UserError(
             f"{given}: no Dask scheduler answers there ({reason or 'timed out'}); start one with "
             "`dask scheduler`, and workers with `dask worker`"
