@@ -222,7 +222,13 @@ def synth(
     The stages that Yosys synthesizes are jobs.
     """
     find_model(model)
-    need("synth", "rtl", *(["jobs"] if tool is ToolName.yosys else []))
+    by_jobs = tool is ToolName.yosys
+    need("synth", "rtl", *(["jobs"] if by_jobs else []))
+    if not by_jobs and (jobs, scheduler, cluster) != (None, None, None):
+        raise typer.BadParameter(
+            f"{option('jobs')}, {option('scheduler')} and {option('cluster')} are for "
+            f"{option('tool', 'yosys')}"
+        )
     runner = runner_of(jobs, scheduler, cluster)
     from salt_hls.amd.synthesis import plan, synthesize_hls
 
