@@ -16,7 +16,8 @@ ADDER_NS, ADDER_BIT_NS = 1.09375, 0.025390625
 """An adder of one bit, and each further bit of its carry chain."""
 
 LUT_NS = 0.5
-"""A look-up table and the wire to it: a multiplexer, bitwise logic, a selected multiple."""
+"""A look-up table and the wire to it: a multiplexer, bitwise logic, a selected multiple,
+a counter."""
 
 CONSTANT_ADDER_NS = 0.7
 """Adding a constant: a carry chain, of which alkaid counts nothing."""
