@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from salt_hls.layers.dynamic_tanh.keras import DynamicTanh
     from salt_hls.layers.fixed_activation.keras import FixedActivation
     from salt_hls.layers.head_dense.keras import HeadDense
+    from salt_hls.layers.head_filter.keras import HeadFilter
     from salt_hls.layers.partitioned_projection.keras import PartitionedProjection
     from salt_hls.models.build import build_model, import_sal_t4hep
     from salt_hls.models.tagger import load_model
@@ -33,6 +34,7 @@ __all__ = [
     "Firmware",
     "FixedActivation",
     "HeadDense",
+    "HeadFilter",
     "Inputs",
     "ModelConfig",
     "PartitionedProjection",

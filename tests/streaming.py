@@ -18,16 +18,31 @@ from salt_hls.models.build import build_model, snap_weights
 
 SMALL = {"particles": 13, "partitions": 4, "width": 8, "heads": 2, "feed_forward": 8}
 LINFORMER = {"keys": "dense", "values": "dense", "filter_heights": []}
+SHALLOW = {
+    "convolution": "separable",
+    "softmax": {"stable": False, "normalize": "context", "scale": "table"},
+    "block": "parallel",
+    "head": "linear",
+}
+"""Every option that makes the circuit shallower."""
+
+
+def shipped() -> dict[str, Any]:
+    """The YAML of a shipped model, with types for all that it may be changed into."""
+    content = yaml.safe_load((MODELS / "salt_p4_n16.yaml").read_text())
+    filtered = "ap_fixed<8,4,RND,SAT>"
+    content["types"] |= {"query_filter": filtered, "key_filter": filtered}
+    content["types"]["attention"]["context"] = "ap_fixed<10,6,RND,SAT>"
+    return content
 
 
 def built(folder: Path, particles_per_clock: int, **changes: Any) -> tuple[Any, Converted]:
     """A small Keras model and its streaming graph."""
-    content = yaml.safe_load((MODELS / "salt_p4_n16.yaml").read_text())
-    config = ModelConfig.model_validate({**content, **SMALL, **changes})
+    config = ModelConfig.model_validate({**shipped(), **SMALL, **changes})
     if config.attention == "full":
         types = config.types.model_dump(mode="json")
         types["attention"]["sum"] = "ap_ufixed<10,5>"
-        config = ModelConfig.model_validate({**content, **SMALL, **changes, "types": types})
+        config = ModelConfig.model_validate({**shipped(), **SMALL, **changes, "types": types})
     tf.keras.utils.set_random_seed(1)
     model = build_model(config, quantized=True)
     rng = np.random.default_rng(0)
@@ -57,6 +72,7 @@ VARIANTS = {
     "Linformer": (2, LINFORMER),
     "full attention": (5, {"attention": "full", "filter_heights": [], "partitions": 13}),
     "two blocks": (2, {"blocks": 2}),
+    "shallow": (3, SHALLOW),
     "fewer particles than the filter is high": (1, {"particles": 2, "partitions": 2}),
     "150 particles": (1, {"particles": 150}),
 }

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from streaming import (
     LINFORMER,
+    SHALLOW,
     VARIANTS,
     assert_loops_are_processes,
     built,
@@ -358,7 +359,7 @@ def logged(project: Path, size: int, folder: Path) -> list[str]:
     return log.read_text().splitlines()
 
 
-@pytest.mark.parametrize(("lanes", "changes"), [(2, {}), (1, LINFORMER)])
+@pytest.mark.parametrize(("lanes", "changes"), [(2, {}), (1, LINFORMER), (2, SHALLOW)])
 def test_loops_are_the_processes(lanes: int, changes: dict[str, Any], tmp_path: Path) -> None:
     _, made = built(tmp_path, lanes, **changes)
     (given,) = made.hls4ml.get_input_variables()

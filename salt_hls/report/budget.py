@@ -182,6 +182,14 @@ def judge(report: Report, budget: Budget) -> BudgetVerdict | None:
     )
 
 
+def limit_of(budget: Budget, figure: Literal["lut", "latency_ns"]) -> float | None:
+    """The limit of a figure of one instance, if the budget has one."""
+    if figure == "latency_ns":
+        return budget.latency_ns
+    share, room = budget.share.lut, _room(budget).lut
+    return None if share is None or room is None else math.floor(share * room) / budget.copies
+
+
 def describe(record: SynthesisRecord | None) -> str | None:
     """Stage and source of a record, e.g. `vsynth (vivado_synth.rpt)`."""
     return None if record is None else f"{record.stage} ({record.source})"

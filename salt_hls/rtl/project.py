@@ -25,9 +25,9 @@ from salt_hls.graph.graph import Graph
 from salt_hls.graph.key import graph_digest
 from salt_hls.report.records import Module, SynthesisRecord
 from salt_hls.rtl.delay_lines import delay_lines
-from salt_hls.rtl.delays import CLOCK_UNCERTAINTY, stage_budget
+from salt_hls.rtl.delays import CLOCK_UNCERTAINTY, own_delay, stage_budget
 from salt_hls.rtl.products import MULTIPLY, MUX, expand_products, is_multiple
-from salt_hls.rtl.sums import merge_sums, own_delay
+from salt_hls.rtl.sums import merge_sums
 from salt_hls.rtl.tracer import HLS4MLTracer
 from salt_hls.system.digest import digest
 from salt_hls.system.progress import Progress, silent
@@ -345,12 +345,10 @@ def write_pipeline(
     multipliers: Multipliers,
 ) -> RTLModel:
     """Verilog of a traced program as module `name`, cut into stages of `delay` nanoseconds."""
-    logic = merge_sums(logic)
-    # After the sums: a row is added in the table that selects it, which is no bit of a heap.
     if multipliers == "lut":
         logic = expand_products(logic)
     model = RTLModel(
-        _schedule(logic, delay),
+        _schedule(merge_sums(logic), delay),
         folder,
         name,
         latency_cutoff=delay,

@@ -24,9 +24,16 @@ from typing import Any, NamedTuple
 from alkaid.codegen.rtl.verilog import comb
 from alkaid.types import CombLogic, Op, QInterval
 
-from salt_hls.rtl.delays import CONSTANT_ADDER_NS, LUT_NS, adder_ns
+from salt_hls.rtl.delays import (
+    ADD_CONSTANT,
+    CONSTANT_ADDER_NS,
+    LUT_NS,
+    MUX,
+    adder_ns,
+    own_delay,
+)
 
-ADD, SUBTRACT, ADD_CONSTANT, CONSTANT, MUX, SUM = 0, 1, 4, 5, 6, 11
+ADD, SUBTRACT, SUM = 0, 1, 11
 """Operation codes of alkaid."""
 
 TOTAL, ONES, TWOS, FOURS = range(4)
@@ -91,19 +98,6 @@ class Part:
         return Part(kind, words, constant, start, drop)
 
 
-def own_delay(logic: CombLogic, op: Op) -> float:
-    """Delay of one operation of a program, in nanoseconds.
-
-    alkaid counts none for adding a constant, which is a carry chain too; a choice between two
-    constants is wires.
-    """
-    if op.opcode == MUX and all(logic.ops[j].opcode == CONSTANT for j in op.addr[:2]):
-        return 0.0
-    ready = max((logic.ops[i].latency for i in op.addr), default=op.latency)
-    constant = CONSTANT_ADDER_NS if op.opcode == ADD_CONSTANT else 0.0
-    return float(op.latency - ready) + constant
-
-
 def merge_sums(logic: CombLogic) -> CombLogic:
     """The program with trees of adders as heaps of bits; its outputs are the same, bit for bit."""
     return _Merger(logic).run()
@@ -124,10 +118,21 @@ class _Merger:
         reads = Counter(j for op in logic.ops for j in op.addr)
         reads.update(j for j in logic.out_idxs if j >= 0)
         ops = logic.ops
-        self.adders = {k for k, o in enumerate(ops) if o.opcode in (ADD, SUBTRACT, ADD_CONSTANT)}
+        self.adders = {
+            k
+            for k, op in enumerate(ops)
+            if op.opcode in (ADD, SUBTRACT, ADD_CONSTANT) and not self._selects(op)
+        }
         self.inner = {
             j for k in self.adders for j in ops[k].addr if j in self.adders and reads[j] == 1
         }
+
+    def _selects(self, op: Op) -> bool:
+        """Whether an adder selects what it adds, in the same look-up tables: a row of a product."""
+        return any(
+            self.logic.ops[j].opcode == MUX and own_delay(self.logic, self.logic.ops[j]) == 0
+            for j in op.addr
+        )
 
     def run(self) -> CombLogic:
         for k, op in enumerate(self.logic.ops):

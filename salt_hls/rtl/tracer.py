@@ -13,6 +13,7 @@ import numpy as np
 from alkaid.converter.plugin import ALIRTracerPluginBase
 from alkaid.trace import FVArray, HWConfig, fixed_variable_array
 from alkaid.trace.fixed_variable import FVariable
+from alkaid.trace.passes import surrogate
 
 from salt_hls.errors import UserError
 from salt_hls.fixed import Array, FixedType
@@ -111,6 +112,22 @@ def _solved_once(solve: Callable[..., Any]) -> Callable[..., Any]:
 
 # Every particle goes through the same matrices.
 fixed_variable_array.cmvm_solve = _solved_once(fixed_variable_array.cmvm_solve)
+
+
+def _priced_once(price: Callable[..., Any]) -> Callable[..., Any]:
+    known: dict[Any, Any] = {}
+
+    def priced(interval: Any, table: Any, *options: Any, **named: Any) -> Any:
+        key = (interval, table.spec.hash, options, tuple(named.items()))
+        if key not in known:
+            known[key] = price(interval, table, *options, **named)
+        return known[key]
+
+    return priced
+
+
+# And through the same tables.
+surrogate.cost_lat_lut = _priced_once(surrogate.cost_lat_lut)
 
 
 def symbols(shape: Sequence[int], types: Sequence[FixedType]) -> Array:

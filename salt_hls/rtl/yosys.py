@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
 import sys
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,7 +17,9 @@ from salt_hls.rtl.delay_lines import LONGEST, SHORTEST
 from salt_hls.rtl.delays import period_for
 from salt_hls.rtl.project import RtlProject
 from salt_hls.system.digest import digest
-from salt_hls.system.processes import TimedOut, do, in_threads, scratch
+from salt_hls.system.extras import need
+from salt_hls.system.jobs import Job, Runner
+from salt_hls.system.processes import TimedOut, do, scratch
 from salt_hls.system.progress import Progress, silent
 
 TIMEOUT_S = 3600.0
@@ -139,31 +139,41 @@ class Synthesis:
 def synthesize(
     project: RtlProject,
     cache: Path,
+    runner: Runner,
     *,
-    jobs: int = 2,
     timeout_s: float = TIMEOUT_S,
     progress: Progress = silent,
 ) -> Synthesis:
     """Runs Yosys (`synth_xilinx -family xcup`) on every stage that is not in `cache`.
 
-    jobs: processes at a time, each under about 1.5 GB; timeout_s: for one stage. Products become
+    A stage is a job of about 1.5 GB. timeout_s: for one stage. Products become
     DSP slices when the project was made so. Raises `UserError` when Yosys is missing, does not end
     or fails; its log stays in `cache`.
     """
-    if importlib.util.find_spec("pyosys") is None:
-        raise UserError("yosys: not installed; run `pip install pyosys==0.70`")
+    need("yosys", "rtl")
     cache = cache.resolve()
+    cache.mkdir(parents=True, exist_ok=True)
     # The largest stages first: the last to end should not be a long one.
     modules = [s.module for s in sorted(project.stages, key=lambda stage: -stage.lut)]
     if project.streaming:
         modules.insert(0, project.top)
-    stages = in_threads(
-        jobs,
-        partial(_stage, project, cache, timeout_s),
-        modules,
-        lambda finished: progress("Yosys: stages", finished, len(modules)),
-    )
-    found = {stage.module: stage for stage in stages}
+    results = {module: cache / f"yosys-{_key(project, module)}.json" for module in modules}
+    jobs = [
+        Job(f"yosys: stage {module}", _stage, (project, module, timeout_s), path)
+        for module, path in results.items()
+    ]
+    finished = 0
+
+    def done(job: Job) -> None:
+        nonlocal finished
+        finished += 1
+        progress("Yosys: stages", finished, len(jobs))
+
+    runner.do(jobs, done, lambda text: progress(text, finished, len(jobs)))
+    found = {
+        module: StageFigures(module=module, **json.loads(path.read_text()))
+        for module, path in results.items()
+    }
     return Synthesis(
         project,
         tuple(found[stage.module] for stage in project.stages),
@@ -171,36 +181,44 @@ def synthesize(
     )
 
 
-def _stage(project: RtlProject, cache: Path, timeout_s: float, module: str) -> StageFigures:
+def _parts(project: RtlProject, module: str) -> tuple[str, dict[str, str], list[Path]]:
+    """The text of a stage, the modules that stay outside of it, and what all stages share."""
     text = (project.folder / f"src/{module}.v").read_text()
     boxes = project.kernels() if module == project.top else {}
-    static = sorted((project.folder / "src/static").glob("*.v"))
+    return text, boxes, sorted((project.folder / "src/static").glob("*.v"))
+
+
+def _key(project: RtlProject, module: str) -> str:
+    """Of all that the figures of a stage depend on."""
+    text, boxes, static = _parts(project, module)
     dsp = project.multipliers == "dsp"
     # Tables are named by their content, so the text of the stage stands for them.
     anonymous = text.replace(f"module {module} ", "module stage ", 1)
     code = [_STAGE, Path(delays.__file__)]
-    key = digest(anonymous, static, dsp, sorted(boxes.values()), code, version("pyosys"))
-    result = cache / f"yosys-{key[:24]}.json"
-    if not result.exists():
-        with scratch(cache) as work:
-            tables = work / "tables.v"
-            tables.write_text(_tables(project, text) + "".join(boxes.values()))
-            sources = [*static, tables, project.folder / f"src/{module}.v"]
-            paths = [str(source) for source in sources]
-            job = {"top": module, "sources": paths, "dsp": dsp, "boxes": list(boxes)}
-            (work / "job.json").write_text(json.dumps(job))
-            # Two stages of the same logic may run side by side.
-            log = cache / f"{result.stem}.{module}.log"
-            command = [sys.executable, str(_STAGE), str(work / "job.json"), str(work / "result")]
-            try:
-                do(f"yosys: stage {module}", command, work, log, timeout_s=timeout_s)
-            except TimedOut:
-                raise UserError(
-                    f"yosys: stage {module} did not end in {timeout_s:g} s; allow more, or make "
-                    f"stages smaller with a shorter clock period; see {log}"
-                ) from None
-            os.replace(work / "result", result)
-    return StageFigures(module=module, **json.loads(result.read_text()))
+    return digest(anonymous, static, dsp, sorted(boxes.values()), code, version("pyosys"))[:24]
+
+
+def _stage(project: RtlProject, module: str, timeout_s: float, result: Path) -> None:
+    """A job: the figures of one stage."""
+    text, boxes, static = _parts(project, module)
+    with scratch(result.parent) as work:
+        tables = work / "tables.v"
+        tables.write_text(_tables(project, text) + "".join(boxes.values()))
+        sources = [*static, tables, project.folder / f"src/{module}.v"]
+        paths = [str(source) for source in sources]
+        dsp = project.multipliers == "dsp"
+        job = {"top": module, "sources": paths, "dsp": dsp, "boxes": list(boxes)}
+        (work / "job.json").write_text(json.dumps(job))
+        log = result.with_suffix(f".{module}.log")
+        command = [sys.executable, str(_STAGE), str(work / "job.json"), str(work / "result")]
+        try:
+            do(f"yosys: stage {module}", command, work, log, timeout_s=timeout_s)
+        except TimedOut:
+            raise UserError(
+                f"yosys: stage {module} did not end in {timeout_s:g} s; allow more, or make "
+                f"stages smaller with a shorter clock period; see {log}"
+            ) from None
+        os.replace(work / "result", result)
 
 
 def _tables(project: RtlProject, text: str) -> str:

@@ -14,7 +14,7 @@ from alkaid.types import CombLogic, Op, QInterval
 from numpy.typing import NDArray
 
 from salt_hls.rtl import product_table, verilator
-from salt_hls.rtl.delays import LUT_NS, adder_ns
+from salt_hls.rtl.delays import LUT_NS, adder_ns, own_delay
 from salt_hls.rtl.product_table import PAGE, STATIC, interval, product
 from salt_hls.rtl.products import (
     ADD,
@@ -28,7 +28,6 @@ from salt_hls.rtl.products import (
     lut_counts,
 )
 from salt_hls.rtl.project import Port, RtlProject, _schedule, write_pipeline
-from salt_hls.rtl.sums import own_delay
 
 SIGNS = list(itertools.product((False, True), repeat=2))
 

@@ -17,13 +17,15 @@ import pytest
 from salt_hls.errors import UserError
 from salt_hls.fixed import FixedType
 from salt_hls.graph.graph import Graph
+from salt_hls.hls.reader import read_graph
 from salt_hls.rtl import project as project_module
 from salt_hls.rtl import verilator, yosys, yosys_stage
 from salt_hls.rtl.delays import LUT_NS, WIDE_LUT_NS, adder_ns, period_for
 from salt_hls.rtl.project import MANIFEST, Port, RtlProject, generate, rtl_key
 from salt_hls.rtl.verilator import simulate
+from salt_hls.system.jobs import Runner
 
-from .graphs import events
+from .graphs import convert, events, tagger
 
 
 @pytest.fixture(scope="session")
@@ -144,11 +146,11 @@ def test_a_missing_compiler_is_named(
         verilator.build(project, tmp_path)
 
 
-def test_synthesis_of_stages_is_cached(project: RtlProject, tmp_path: Path) -> None:
+def test_synthesis_of_stages_is_cached(project: RtlProject, tmp_path: Path, runner: Runner) -> None:
     small = replace(project, stages=project.stages[-2:])
-    first = yosys.synthesize(small, tmp_path)
+    first = yosys.synthesize(small, tmp_path, runner)
     stamps = {p: p.stat().st_mtime_ns for p in tmp_path.iterdir()}
-    assert yosys.synthesize(small, tmp_path) == first
+    assert yosys.synthesize(small, tmp_path, runner) == first
     assert {p: p.stat().st_mtime_ns for p in tmp_path.iterdir()} == stamps
     assert len(stamps) == 2 and all(p.suffix == ".json" for p in stamps)
     record = first.record(latency_cycles=7, ii_cycles=1)
@@ -162,9 +164,13 @@ def test_synthesis_of_stages_is_cached(project: RtlProject, tmp_path: Path) -> N
     json.loads(record.model_dump_json())
 
 
-def test_a_stage_that_does_not_end_is_stopped(project: RtlProject, tmp_path: Path) -> None:
+def test_a_stage_that_does_not_end_is_stopped(
+    project: RtlProject, tmp_path: Path, runner: Runner
+) -> None:
     with pytest.raises(UserError, match="did not end in"):
-        yosys.synthesize(replace(project, stages=project.stages[-1:]), tmp_path, timeout_s=0.2)
+        yosys.synthesize(
+            replace(project, stages=project.stages[-1:]), tmp_path, runner, timeout_s=0.2
+        )
     assert not list(tmp_path.glob("*.json"))
 
 
@@ -247,14 +253,25 @@ def test_delays_of_a_netlist_are_those_of_the_table() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [{"multipliers": "dsp"}])
-def test_options_keep_every_bit(tagger_graph: Graph, tmp_path: Path, options: Any) -> None:
+def test_options_keep_every_bit(
+    tagger_graph: Graph, tmp_path: Path, options: Any, runner: Runner
+) -> None:
     project = generate(tagger_graph, tmp_path / "rtl", clock_ns=5, **options)
     values = events((4, 3), 200)
     *_, expected = tagger_graph.run([values]).values()
     assert np.array_equal(simulate(project, values, tmp_path / "cache").outputs, expected)
     if "multipliers" in options:
-        record = yosys.synthesize(project, tmp_path / "cache").record()
+        record = yosys.synthesize(project, tmp_path / "cache", runner).record()
         assert record.dsp and project.estimate().dsp
+
+
+@pytest.mark.slow
+def test_a_shallow_tagger_keeps_every_bit(tmp_path: Path) -> None:
+    graph = read_graph(convert(tagger(shallow=True), tmp_path / "hls"))
+    project = generate(graph, tmp_path / "rtl", clock_ns=5)
+    values = events((4, 3), 1000)
+    *_, expected = graph.run([values]).values()
+    assert np.array_equal(simulate(project, values, tmp_path / "cache").outputs, expected)
 
 
 @pytest.mark.slow
@@ -280,9 +297,10 @@ def install(folder: Path, name: str, script: str, monkeypatch: pytest.MonkeyPatc
 
 def stage_script(folder: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is run instead of Yosys; its last argument is where the result goes."""
-    path = folder / "stage.py"
+    path = folder / "stand_in" / "pyosys" / "__init__.py"
+    path.parent.mkdir(parents=True)
     path.write_text(f"import os, pathlib, shutil, signal, sys, time\n{text}\n")
-    monkeypatch.setattr(yosys, "_STAGE", path)
+    monkeypatch.setenv("PYTHONPATH", f"{path.parents[1]}:{os.environ.get('PYTHONPATH', '')}")
 
 
 @pytest.mark.parametrize(
@@ -295,12 +313,17 @@ def stage_script(folder: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> No
     ],
 )
 def test_failing_yosys_is_one_line(
-    script: str, says: str, project: RtlProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    script: str,
+    says: str,
+    project: RtlProject,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    runner: Runner,
 ) -> None:
     stage_script(tmp_path, script, monkeypatch)
     cache = tmp_path / "cache"
     with pytest.raises(UserError, match=says) as caught:
-        yosys.synthesize(replace(project, stages=project.stages[-1:]), cache)
+        yosys.synthesize(replace(project, stages=project.stages[-1:]), cache, runner)
     assert "\n" not in str(caught.value)
     if "; see " in str(caught.value):
         assert "stage" in str(caught.value)
@@ -373,7 +396,8 @@ def test_interrupted_tools_are_stopped(
     try:
         with pytest.raises(Interrupted):
             if tool == "yosys":
-                yosys.synthesize(project, tmp_path / "cache", jobs=1)
+                with Runner(1) as runner:
+                    yosys.synthesize(project, tmp_path / "cache", runner)
             else:
                 verilator.build(project, tmp_path / "cache")
     finally:
