@@ -19,15 +19,21 @@ READY := $(VENV)/.ready
 # Of the RTL: the model's own clock unless CLOCK_NS is given.
 HARDWARE := --budget '$(BUDGET)' $(if $(CLOCK_NS),--clock-ns '$(CLOCK_NS)') $(if $(MULTIPLIERS),--multipliers '$(MULTIPLIERS)')
 
+# Where jobs are done: here, or as docs/scale.md says.
+PLACE := JOBS SCHEDULER CLUSTER
+WHERE := $(if $(JOBS),--jobs '$(JOBS)') $(if $(SCHEDULER),--scheduler '$(SCHEDULER)') $(if $(CLUSTER),--cluster '$(CLUSTER)')
+
 # Of what is written after `make`, every variable must be one that the target takes.
 TAKES_firmware := MODEL BACKEND BUDGET
 TAKES_rtl := MODEL BUDGET CLOCK_NS MULTIPLIERS
-TAKES_synth := $(TAKES_rtl) TOOL STEPS
+TAKES_synth := $(TAKES_rtl) TOOL STEPS $(PLACE)
 TAKES_report := MODEL BUDGET STRICT
 TAKES_golden := MODEL CHECK
-TAKES_data := JETS DATA
+TAKES_data := JETS DATA $(PLACE)
 TAKES_train := MODEL DATA SEED SHIP
-TAKES_results := ROWS
+TAKES_results := ROWS DATA $(PLACE)
+TAKES_scaling := $(PLACE)
+TAKES_explore := MODEL BUDGET DATA TRIALS STORAGE $(PLACE)
 TAKES_diagnose := MODEL DATA
 TAKES_bench := MODEL
 
@@ -48,7 +54,7 @@ flag = $(if $(filter-out 0,$($1)),--$(shell echo $1 | tr A-Z a-z))
 export SALT_HLS_CALLER := make
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart firmware rtl synth test test-bits test-wheel test-all lock mutants data train results scaling diagnose golden bench report lint clean
+.PHONY: help quickstart firmware rtl synth test test-bits test-wheel test-all lock mutants data train results explore scaling diagnose golden bench report lint clean
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -63,6 +69,8 @@ help:
 ## JETS=                how many, else 610,000; DATA=data the folder or file of the jets
 ## SEED=  SHIP=1        of the training; over the shipped weights
 ## CHECK=1              compares golden logits, writes nothing; without MODEL= all shipped ones
+## TRIALS=20  STORAGE=   of explore: how many points, and an SQLite file or database URL
+## JOBS=  SCHEDULER=tcp://host:port  CLUSTER=FILE   jobs at a time, and where (docs/scale.md)
 ## PYTHON=  VENV=.venv  what runs it
 
 quickstart: $(READY) ## train a tiny model on the shipped jets and build it, in five minutes
@@ -75,7 +83,7 @@ rtl: $(READY) ## write MODEL's Verilog, simulate it at one jet a clock, check ev
 	@$(RUN) rtl '$(MODEL)' $(HARDWARE)
 
 synth: $(READY) ## get the hardware figures of TOOL
-	@$(RUN) synth '$(MODEL)' --tool '$(TOOL)' --steps '$(STEPS)' $(HARDWARE)
+	@$(RUN) synth '$(MODEL)' --tool '$(TOOL)' --steps '$(STEPS)' $(HARDWARE) $(WHERE)
 
 test: $(READY) ## run the tests that take seconds each
 	@$(VENV)/bin/python -m pytest -n 2 -m "not slow"
@@ -95,13 +103,13 @@ mutants: $(READY) ## measure what the tests find
 	@$(VENV)/bin/python tests/mutants.py
 
 data: $(READY) ## generate JETS jets in DATA
-	@$(RUN) data $(if $(JETS),--jets '$(JETS)') $(if $(DATA),--data '$(DATA)')
+	@$(RUN) data $(if $(JETS),--jets '$(JETS)') $(if $(DATA),--data '$(DATA)') $(WHERE)
 
 golden: $(READY) ## write the regression logits of MODEL, or of all shipped models, or CHECK them
 	@$(RUN) golden $(if $(filter file,$(origin MODEL)),,'$(MODEL)') $(call flag,CHECK)
 
 scaling: $(READY) ## measure streaming firmware against particles and lanes
-	@$(RUN) scaling
+	@$(RUN) scaling $(WHERE)
 
 train: $(READY) ## train MODEL on DATA, float then quantized
 	@$(RUN) train '$(MODEL)' $(if $(DATA),--data '$(DATA)') $(if $(SEED),--seed '$(SEED)') $(call flag,SHIP)
@@ -110,7 +118,10 @@ diagnose: $(READY) ## look for signs of failure in MODEL
 	@$(RUN) diagnose '$(MODEL)' $(if $(DATA),--data '$(DATA)')
 
 results: $(READY) ## train the rivals and ablations without a result (ROWS= of the study)
-	@$(RUN) results $(ROWS)
+	@$(RUN) results $(ROWS) $(if $(DATA),--data '$(DATA)') $(WHERE)
+
+explore: $(READY) ## search the ranges of MODEL's YAML for accuracy and cost, resumable
+	@$(RUN) explore '$(MODEL)' --budget '$(BUDGET)' $(if $(DATA),--data '$(DATA)') $(if $(TRIALS),--trials '$(TRIALS)') $(if $(STORAGE),--storage '$(STORAGE)') $(WHERE)
 
 bench: $(READY) ## measure the C-simulation of MODEL
 	@$(RUN) $@ '$(MODEL)'

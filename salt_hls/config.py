@@ -271,6 +271,45 @@ class Softmax(Strict):
     scale: Literal["logits", "table"] = "logits"
 
 
+class Range(Strict):
+    """Whole numbers: `{from: 8, to: 32, step: 8}`, both ends included."""
+
+    first: int = Field(validation_alias="from")
+    last: int = Field(validation_alias="to")
+    step: int = Field(default=1, gt=0)
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Range:
+        if self.last < self.first:
+            raise ValueError(f"to: must be at least from ({self.first}), got {self.last}")
+        return self
+
+
+class Explore(Strict):
+    """What `salt-hls explore` varies, and what it minimizes beside the loss of accuracy.
+
+    vary: values by key of the YAML (`width`, `firmware.particles_per_clock`); `weights` and
+    `activations` are the bits of all of these. training_jets: of the short training of a point.
+    given_up: a point that is so much less accurate than the best is given up after its float
+    training.
+    """
+
+    cost: Literal["lut", "latency_ns"] = "lut"
+    training_jets: int = Field(default=60_000, gt=0)
+    given_up: float = Field(default=0.05, gt=0, le=1)
+    vary: dict[str, Range | Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(min_length=1)
+
+    @property
+    def choices(self) -> dict[str, tuple[Any, ...]]:
+        """The values of every key."""
+        return {
+            key: tuple(range(given.first, given.last + 1, given.step))
+            if isinstance(given, Range)
+            else given
+            for key, given in self.vary.items()
+        }
+
+
 class ModelConfig(Strict):
     """One tagger: its architecture, input grid, types, training and firmware target.
 
@@ -305,6 +344,7 @@ class ModelConfig(Strict):
     types: Types | None = None
     training: Training | None = None
     firmware: Firmware = Firmware()
+    explore: Explore | None = Field(default=None, exclude=True)  # it changes no result
 
     @staticmethod
     def load(model: str | Path, **changes: Any) -> ModelConfig:
@@ -419,6 +459,16 @@ def load_saved_model(path: Path) -> SavedModel:
     inputs = content.get("inputs")
     of_one_type = isinstance(inputs, dict) and "type" in inputs
     return load_yaml(path, _SavedGrid if of_one_type else _SavedParticles)
+
+
+class Cluster(Strict):
+    """A batch system for jobs. workers: how many of its jobs are asked for, to run ours.
+
+    jobqueue: the configuration of dask-jobqueue, of one system: {slurm: {cores: 4, ...}}.
+    """
+
+    workers: Count
+    jobqueue: dict[str, dict[str, Any]]
 
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel)

@@ -17,6 +17,7 @@ import yaml
 
 from salt_hls.config import MODELS
 from salt_hls.jets.dataset import JetSet
+from salt_hls.system.jobs import Runner
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # `make test` sets it for the commands that make calls; messages here are those of the tool itself.
@@ -106,6 +107,13 @@ def full_disk() -> Callable[[int], AbstractContextManager[None]]:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
     return limited
+
+
+@pytest.fixture
+def runner() -> Iterator[Runner]:
+    """Does jobs on this machine, two at a time."""
+    with Runner(2) as runner:
+        yield runner
 
 
 def without_progress(stderr: str) -> list[str]:

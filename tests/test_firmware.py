@@ -101,7 +101,7 @@ def test_both_backends_are_exact_and_reproducible(small_model: Make, tmp_path: P
     folder = tmp_path / "a" / "small"
     manifest = json.loads((folder / "manifest.json").read_text())
     assert set(manifest["firmware"]) == set(written[0])
-    assert json.loads((folder / "report.json").read_text())["schema"] == 2
+    assert json.loads((folder / "report.json").read_text())["schema"] == 3
     assert "<html" in (folder / "report.html").read_text()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from salt_hls.jets import generator
 from salt_hls.jets.dataset import CLASSES, JET_COLUMNS, JetSet
 from salt_hls.jets.declustering import clustering_sequence
 from salt_hls.jets.ordering import ORDERS, order_particles, prepare, select_particles
+from salt_hls.system.jobs import Runner
 
 SAMPLE = MODELS / "sample.h5"
 INPUTS: Inputs = load_yaml(MODELS / "salt_p4.yaml", ModelConfig).inputs
@@ -199,15 +199,16 @@ def test_classes_with_too_few_jets_get_more_chunks(
         marked = jets.constituents[:, :1] * 0 + chunk.seed
         return replace(jets, labels=jets.labels * 0 + label, constituents=marked)
 
-    class Pool:
-        def map(self, work: Any, jobs: dict[str, Any], done: Any) -> None:
-            for job in jobs.values():
-                done(work(*job))
+    class Here(Runner):
+        def do(self, jobs: Any, done: Any, told: Any) -> None:
+            for job in jobs:
+                job.function(*job.arguments, job.output)
+                done(job)
 
     monkeypatch.setattr(generator, "generate_chunk", made)
-    monkeypatch.setattr(generator, "process_pool", lambda *_: nullcontext(Pool()))
+    monkeypatch.setattr(generator, "_silence", lambda: None)
     steps: list[tuple[int, int]] = []
-    list(generator.generate(200, tmp_path, 1, lambda *step: steps.append(step)))
+    list(generator.generate(200, tmp_path, Here(), lambda _, *step: steps.append(step)))
     for split, size in (("train", 32), ("validation", 4), ("test", 4)):
         jets = JetSet.read(tmp_path / f"{split}.h5")
         assert np.bincount(jets.labels).tolist() == [size] * 5
@@ -218,7 +219,7 @@ def test_classes_with_too_few_jets_get_more_chunks(
 def test_jets_of_others_are_not_overwritten(name: str, tmp_path: Path) -> None:
     (tmp_path / f"{name}.h5").write_text("mine")
     with pytest.raises(UserError, match=rf"{name}.h5: is there, but not the chunks"):
-        next(generator.generate(10, tmp_path, 1, lambda d, n: None))
+        next(generator.generate(10, tmp_path, Runner(), lambda d, n: None))
     assert [p.read_text() for p in tmp_path.iterdir()] == ["mine"]
 
 

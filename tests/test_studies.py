@@ -21,6 +21,7 @@ from salt_hls.studies.pairwise import PairwiseBias, build_biased_model
 from salt_hls.studies.render import BEGIN, END, render
 from salt_hls.studies.run import read_samples, run_missing, smear_angles, train_run
 from salt_hls.studies.study import Record, Results, Run, Study, Widths, load_study
+from salt_hls.system.jobs import Runner
 from salt_hls.system.paths import CHECKOUT as ROOT
 from salt_hls.system.progress import Progress
 
@@ -118,10 +119,13 @@ def test_runs_are_trained_once_shared_and_compared(data: Path, tmp_path: Path) -
     ]  # fmt: skip
     calls: list[tuple[int, int]] = []
     work = tmp_path / "work"
-    made = run_missing(results, runs[:1], data, work, 1, lambda t, d, n: calls.append((d, n)))
+    with Runner(1) as runner:
+        made = run_missing(
+            results, runs[:1], data, work, runner, lambda t, d, n: calls.append((d, n))
+        )
     assert made == 1 and calls[0] == (0, 1) and calls[-1] == (1, 1)
-    assert run_missing(results, runs[:1], data, work, 1, silent) == 0
-    assert run_missing(results, runs[:1], tmp_path / "nowhere", work, 1, silent) == 0
+    assert run_missing(results, runs[:1], data, work, Runner(1), silent) == 0
+    assert run_missing(results, runs[:1], tmp_path / "nowhere", work, Runner(1), silent) == 0
 
     jets = results.records()["base-1"].jets
     steps: list[Progress] = []
@@ -350,7 +354,7 @@ def test_user_mistakes(data: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="needs 300 jets, found 200"):
         run.fingerprint(data, 300, 60)
     with pytest.raises(UserError, match="no such jet file"):
-        run_missing(results, study.runs(), tmp_path / "nowhere", tmp_path, 1, silent)
+        run_missing(results, study.runs(), tmp_path / "nowhere", tmp_path, Runner(1), silent)
     results.path.write_text("{")
     with pytest.raises(UserError, match="not the results of a study"):
         results.records()

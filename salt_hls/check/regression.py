@@ -65,7 +65,9 @@ def file_digests(files: tuple[Path, ...]) -> dict[str, str]:
     found = {}
     for path in files:
         if path.suffix in (".yaml", ".yml"):
-            content = {k: v for k, v in config.read_yaml(path).items() if k != "training"}
+            content = {
+                k: v for k, v in config.read_yaml(path).items() if k not in ("training", "explore")
+            }
             found[path.name] = digest(content)[:16]
         elif not path.name.endswith(".float.weights.h5"):
             found[path.name] = digest(path.read_bytes())[:16]

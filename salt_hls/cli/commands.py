@@ -16,16 +16,17 @@ from rich.table import Table
 
 from salt_hls.cli.console import console, progress_bar, say, tell, warn
 from salt_hls.cli.tables import print_bits, print_physics, print_synthesis, print_training
-from salt_hls.config import CLOCKS_NS, MODEL_FILES, MODELS, find_model
+from salt_hls.config import CLOCKS_NS, MODEL_FILES, MODELS, Cluster, find_model, load_yaml
 from salt_hls.errors import UserError
 from salt_hls.report.budget import DEFAULT_BUDGET, load_budget
 from salt_hls.report.folder import CACHE
 from salt_hls.system.extras import need
+from salt_hls.system.jobs import Batch, Runner
 from salt_hls.system.paths import CHECKOUT, SYNTH
 from salt_hls.system.processes import cores
 from salt_hls.system.progress import Progress
 from salt_hls.system.store import locked
-from salt_hls.system.wording import command
+from salt_hls.system.wording import command, option
 from salt_hls.version import __version__, versions
 
 app = typer.Typer(
@@ -110,6 +111,29 @@ Multiplier = Annotated[
 ]
 
 
+Jobs = Annotated[
+    int | None, typer.Option(min=1, help="Jobs at a time; as many as there are cores if none.")
+]
+SchedulerName = Annotated[
+    str | None,
+    typer.Option("--scheduler", help="tcp://host:port of a running Dask scheduler for the jobs."),
+]
+ClusterFile = Annotated[
+    Path | None,
+    typer.Option("--cluster", help="YAML of a batch system for the jobs; see synth/clusters."),
+]
+
+
+def runner_of(jobs: int | None, scheduler: str | None, cluster: Path | None) -> Runner:
+    """What does the jobs of a command: this machine, unless another place is given."""
+    if cluster is None:
+        return Runner(jobs, scheduler)
+    if scheduler is not None:
+        raise typer.BadParameter(f"give {option('scheduler')} or {option('cluster')}, not both")
+    given = load_yaml(cluster, Cluster)
+    return Runner(jobs, batch=Batch(cluster, given.workers, given.jobqueue))
+
+
 @contextmanager
 def alone(model: str, build: Path) -> Iterator[None]:
     """Keeps other runs from the build folder of a model, and says so when it has to wait for one.
@@ -188,16 +212,29 @@ def synth(
         float | None, typer.Option(min=1, help="Limit of a tool's run, or of one Yosys stage.")
     ] = None,
     budget: BudgetName = DEFAULT_BUDGET,
+    jobs: Jobs = None,
+    scheduler: SchedulerName = None,
+    cluster: ClusterFile = None,
     build: Build = Path("build"),
 ) -> None:
-    """Gets hardware figures: an estimate, Yosys on the simulated RTL, or the vendor's tools."""
+    """Gets hardware figures: an estimate, Yosys on the simulated RTL, or the vendor's tools.
+
+    The stages that Yosys synthesizes are jobs.
+    """
     find_model(model)
-    need("synth", "rtl")
+    by_jobs = tool is ToolName.yosys
+    need("synth", "rtl", *(["jobs"] if by_jobs else []))
+    if not by_jobs and (jobs, scheduler, cluster) != (None, None, None):
+        raise typer.BadParameter(
+            f"{option('jobs')}, {option('scheduler')} and {option('cluster')} are for "
+            f"{option('tool', 'yosys')}"
+        )
+    runner = runner_of(jobs, scheduler, cluster)
     from salt_hls.amd.synthesis import plan, synthesize_hls
 
     vendor = tool in (ToolName.vitis, ToolName.vivado)
     limits, hls = load_budget(budget), plan(tool.value, steps) if vendor else None  # type: ignore[arg-type]
-    with alone(model, build), progress_bar() as update:
+    with alone(model, build), progress_bar() as update, runner:
         from salt_hls.firmware.build import checked_firmware
         from salt_hls.rtl.build import Options, estimate, synthesize_rtl
 
@@ -209,8 +246,9 @@ def synth(
         elif tool is ToolName.estimate:
             report = estimate(made, options, limits, update)
         else:
-            cache = build / CACHE
-            report = synthesize_rtl(made, options, limits, cache, cores(), update, timeout_s)
+            report = synthesize_rtl(
+                made, options, limits, build / CACHE, cores(), runner, update, timeout_s
+            )
     print_synthesis(report)
 
 
@@ -224,17 +262,20 @@ def data(
         ),
     ] = None,
     data: Annotated[Path, typer.Option(help="Folder the jets are written to.")] = Path("data"),
+    jobs: Jobs = None,
+    scheduler: SchedulerName = None,
+    cluster: ClusterFile = None,
 ) -> None:
     """Generates jets with Pythia8 and FastJet, 80 % to train, 10 % to validate, 10 % to test.
 
     The classes are alike. Continues where it was interrupted.
     """
-    need("data", "data", "plots")
-    with progress_bar() as update:
+    need("data", "data", "plots", "jobs")
+    with progress_bar() as update, runner_of(jobs, scheduler, cluster) as runner:
         from salt_hls.jets.generator import generate
         from salt_hls.jets.plots import plot_classes
 
-        paths = list(generate(jets, data, cores(), update))
+        paths = list(generate(jets, data, runner, update))
         update("plot")
         plot_classes(data / "validation.h5", data / "classes.png")
     say(f"jets in {', '.join(str(p) for p in paths)}; plot in {data / 'classes.png'}")
@@ -416,15 +457,18 @@ def scaling(
     path: Annotated[
         Path, typer.Option(help="JSON of the figures; the plot stands beside it.")
     ] = CHECKOUT / "docs" / "results" / "scaling.json",
+    jobs: Jobs = None,
+    scheduler: SchedulerName = None,
+    cluster: ClusterFile = None,
     build: Build = Path("build"),
 ) -> None:
     """Measures cycles and area of a streaming tagger against particles and lanes."""
-    need("scaling", "rtl", "plots")
+    need("scaling", "rtl", "plots", "jobs")
     find_model(model)
-    with progress_bar() as update:
+    with progress_bar() as update, runner_of(jobs, scheduler, cluster) as runner:
         from salt_hls.studies.scaling import measure
 
-        result = measure(model, path, build / CACHE, cores(), update)
+        result = measure(model, path, build / CACHE, cores(), runner, update)
     table = Table("particles", "a clock", "II", "latency", "LUT", "FF", "events")
     for p in result.points:
         table.add_row(
@@ -445,16 +489,16 @@ def results(
         typer.Option(help="YAML of the rows; results beside it, tables in <folder>.md."),
     ] = CHECKOUT / "docs" / "results" / "ablations.yaml",
     render: Annotated[bool, typer.Option(help="Train nothing, renew tables and plots.")] = False,
-    jobs: Annotated[
-        int | None, typer.Option(min=1, help="Trainings at a time, a core each; all cores if none.")
-    ] = None,
     data: Annotated[
         Path, typer.Option(help="Folder of train.h5, validation.h5 and test.h5 of `make data`.")
     ] = Path("data"),
+    jobs: Jobs = None,
+    scheduler: SchedulerName = None,
+    cluster: ClusterFile = None,
     build: Build = Path("build"),
 ) -> None:
     """Trains rivals and ablations that have no result yet; renews their tables and plots."""
-    need("results", "plots")
+    need("results", "plots", *([] if render else ["jobs"]))
     from salt_hls.studies.study import Results, load_study
 
     declared, found = load_study(study), Results(study)
@@ -464,10 +508,63 @@ def results(
     if not render:
         from salt_hls.studies.run import run_missing
 
-        with progress_bar() as update:
-            run_missing(found, runs, data, build / "results", jobs or cores(), update)
+        with progress_bar() as update, runner_of(jobs, scheduler, cluster) as runner:
+            run_missing(found, runs, data, build / "results", runner, update)
     written = write(declared, found, study.parent.with_suffix(".md"))
     say(f"renewed {', '.join(str(p) for p in written)}")
+
+
+@app.command()
+def explore(
+    model: Model = "salt_p4_n16",
+    trials: Annotated[
+        int, typer.Option(min=3, help="Points in all that are trained or given up.")
+    ] = 20,
+    budget: BudgetName = DEFAULT_BUDGET,
+    data: Annotated[
+        Path, typer.Option(help="Jets: a folder or file of any known format (docs/data.md).")
+    ] = Path("data"),
+    folder: Annotated[
+        Path | None, typer.Option(help="Folder of the results, else build/explore/MODEL.")
+    ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            help="SQLite file or URL of a database for the study, else one beside builds."
+        ),
+    ] = None,
+    jobs: Jobs = None,
+    scheduler: SchedulerName = None,
+    cluster: ClusterFile = None,
+    build: Build = Path("build"),
+) -> None:
+    """Searches the ranges of a model's YAML for accuracy and cost; continues where it was stopped.
+
+    Writes a table, a plot of the front with the budget, and a YAML for each point of the front.
+    """
+    path = find_model(model)
+    need("explore", "explore", "rtl", "plots", "jobs")
+    limits, work = load_budget(budget), build / "explore" / path.stem
+    with progress_bar() as update, runner_of(jobs, scheduler, cluster) as runner:
+        update("load jets")
+        from salt_hls.studies.explore import Space, search
+
+        space = Space.load(model)
+        found = search(space, data, work, storage, trials, runner, update)
+    from salt_hls.studies.front import next_step, verdict, write
+
+    written = write(found, space, limits, folder or work)
+    table = Table("point", *found.vary, "accuracy", "LUT", "latency, ns", title="front")
+    for p in found.front:
+        values = (json.dumps(value) for value in p.values.values())
+        figures = f"{p.accuracy:.2%}", f"{p.lut:,}", f"{p.latency_ns:g}"
+        table.add_row(str(p.number), *values, *figures)
+    console.print(table)
+    say(
+        f"the short training ranks as the long one? {verdict(found.checked, found.validation_jets)}"
+    )
+    say(f"written {', '.join(str(p) for p in written)}")
+    say(next_step(found, written))
 
 
 @app.command()

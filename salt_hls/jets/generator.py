@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from salt_hls.errors import UserError
 from salt_hls.jets.dataset import CLASSES, MAX_CONSTITUENTS, JetSet
 from salt_hls.jets.kinematics import wrap
-from salt_hls.system.processes import process_pool
+from salt_hls.system.jobs import Job, Runner
 from salt_hls.system.progress import Progress
 from salt_hls.system.wording import option
 
@@ -262,10 +262,10 @@ def generate_chunk(chunk: Chunk) -> JetSet:
     )
 
 
-def _write_chunk(chunk: Chunk, folder: Path) -> int:
-    """Generates and stores one chunk, whole or not at all. Returns its collisions."""
-    generate_chunk(chunk).write(folder / chunk.file_name)
-    return chunk.collisions
+def _write_chunk(chunk: Chunk, path: Path) -> None:
+    """A job: generates and stores one chunk, whole or not at all."""
+    _silence()
+    generate_chunk(chunk).write(path)
 
 
 def split_sizes(jets: int) -> dict[str, list[int]]:
@@ -293,12 +293,12 @@ def plan(jets: int | None) -> list[Chunk]:
     ]
 
 
-def generate(jets: int | None, folder: Path, workers: int, progress: Progress) -> Iterator[Path]:
+def generate(jets: int | None, folder: Path, runner: Runner, progress: Progress) -> Iterator[Path]:
     """Generates what is missing in `folder`/chunks, then joins each split to `folder`/<split>.h5.
 
     jets: in all, see `split_sizes`; `None` takes all jets of the standard chunks.
     `progress` counts collisions. An interrupted run drops the chunks it is at
-    and continues with them.
+    and continues with them. The jets are the same wherever, and in whatever order, chunks are made.
     """
     chunks = folder / "chunks"
     for path in (folder / f"{name}.h5" for name in (*SPLITS, "sample")):
@@ -311,7 +311,7 @@ def generate(jets: int | None, folder: Path, workers: int, progress: Progress) -
     wanted = plan(jets)
     sizes = None if jets is None else split_sizes(jets)
     while True:
-        _make_missing(wanted, chunks, workers, progress)
+        _make(wanted, chunks, runner, progress)
         more = [] if sizes is None else _more(wanted, chunks, sizes)
         if not more:
             break
@@ -334,19 +334,20 @@ def generate(jets: int | None, folder: Path, workers: int, progress: Progress) -
     yield folder / "sample.h5"
 
 
-def _make_missing(wanted: Sequence[Chunk], chunks: Path, workers: int, progress: Progress) -> None:
-    missing = {c.file_name: (c, chunks) for c in wanted if not (chunks / c.file_name).exists()}
-    total = sum(c.collisions for c in wanted)
-    done = total - sum(c.collisions for c, _ in missing.values())
+def _make(wanted: Sequence[Chunk], chunks: Path, runner: Runner, progress: Progress) -> None:
+    """Those that are not there yet."""
+    folder = chunks.resolve()
+    jobs = [Job(c.file_name, _write_chunk, (c,), folder / c.file_name) for c in wanted]
+    sizes = {job.output: chunk.collisions for job, chunk in zip(jobs, wanted, strict=True)}
+    done, total = 0, sum(sizes.values())
     progress("collisions", done, total)
 
-    def written(collisions: int) -> None:
+    def written(job: Job) -> None:
         nonlocal done
-        done += collisions
+        done += sizes[job.output]
         progress("collisions", done, total)
 
-    with process_pool(workers, _silence) as pool:
-        pool.map(_write_chunk, missing, written)
+    runner.do(jobs, written, lambda text: progress(text, done, total))
 
 
 def _silence() -> None:

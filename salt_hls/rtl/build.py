@@ -9,6 +9,8 @@ from pathlib import Path
 from salt_hls.check.checked import Checked
 from salt_hls.check.compare import compare, first_difference, split_outputs
 from salt_hls.errors import UserError
+from salt_hls.graph.graph import Graph
+from salt_hls.models.tagger import Tagger
 from salt_hls.report.budget import Budget
 from salt_hls.report.folder import JSON, PAGE, RTL, add, forget
 from salt_hls.report.records import BitAccuracy, Report, SynthesisRecord
@@ -16,7 +18,8 @@ from salt_hls.rtl.project import Multipliers, RtlProject, existing, generate
 from salt_hls.rtl.stream_project import generate_stream
 from salt_hls.rtl.verilator import Simulation, simulate, simulate_stream
 from salt_hls.rtl.yosys import TIMEOUT_S, synthesize
-from salt_hls.system.progress import Progress
+from salt_hls.system.jobs import Runner
+from salt_hls.system.progress import Progress, silent
 
 PAIR = "csim/rtl"
 SOURCES = ("alkaid", "verilator", "yosys")
@@ -36,21 +39,29 @@ def write_rtl(firmware: Checked, options: Options, progress: Progress) -> RtlPro
 
     Figures of another RTL leave the firmware's report.
     """
-    config, folder = firmware.tagger.config, firmware.folder / RTL
+    folder = firmware.folder / RTL
     before = existing(folder)
-    make = generate_stream if config.firmware.io_type == "io_stream" else generate
-    project = make(
-        firmware.graph,
-        folder,
-        clock_ns=options.clock_ns or config.firmware.clock_ns,
-        part=config.firmware.part,
-        multipliers=options.multipliers,
-        feature_types=firmware.tagger.feature_types,
-        progress=progress,
-    )
+    project = project_of(firmware.tagger, firmware.graph, folder, options, progress)
     if before is None or project.key != before.key:
         forget(SOURCES, PAIR, firmware.folder)
     return project
+
+
+def project_of(
+    tagger: Tagger, graph: Graph, folder: Path, options: Options, progress: Progress = silent
+) -> RtlProject:
+    """Pipelined Verilog of a tagger's graph in `folder`."""
+    target = tagger.config.firmware
+    make = generate_stream if target.io_type == "io_stream" else generate
+    return make(
+        graph,
+        folder,
+        clock_ns=options.clock_ns or target.clock_ns,
+        part=target.part,
+        multipliers=options.multipliers,
+        feature_types=tagger.feature_types,
+        progress=progress,
+    )
 
 
 def estimate(firmware: Checked, options: Options, budget: Budget, progress: Progress) -> Report:
@@ -120,6 +131,7 @@ def synthesize_rtl(
     budget: Budget,
     cache: Path,
     workers: int,
+    runner: Runner,
     progress: Progress,
     timeout_s: float | None = None,
 ) -> Report:
@@ -132,7 +144,7 @@ def synthesize_rtl(
         project, simulation, _ = build_rtl(firmware, options, budget, cache, workers, progress)
         seen = simulation.latency_cycles, simulation.ii_cycles
     figures = synthesize(
-        project, cache, jobs=workers, timeout_s=timeout_s or TIMEOUT_S, progress=progress
+        project, cache, runner, timeout_s=timeout_s or TIMEOUT_S, progress=progress
     )
     return add([figures.record(*seen)], firmware.folder, budget)
 

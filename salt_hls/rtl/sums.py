@@ -24,23 +24,22 @@ from typing import Any, NamedTuple
 from alkaid.codegen.rtl.verilog import comb
 from alkaid.types import CombLogic, Op, QInterval
 
-ADD, SUBTRACT, ADD_CONSTANT, CONSTANT, MUX, SUM = 0, 1, 4, 5, 6, 11
+from salt_hls.rtl.delays import (
+    ADD_CONSTANT,
+    CONSTANT_ADDER_NS,
+    LUT_NS,
+    MUX,
+    adder_ns,
+    own_delay,
+)
+
+ADD, SUBTRACT, SUM = 0, 1, 11
 """Operation codes of alkaid."""
 
 TOTAL, ONES, TWOS, FOURS = range(4)
 
-CONSTANT_ADDER_NS = 0.7
-
-COUNTER_NS = 0.5
-"""A look-up table and the way to it: what alkaid counts for a multiplexer."""
-
 TALLEST = (2, 3, 6, 12, 24, 48, 96, 192, 384, 768)
 """Height of the columns that so many levels of counters bring down to 2."""
-
-
-def adder_ns(width: int) -> float:
-    """Delay of a carry chain of so many bits, alkaid's of an adder."""
-    return 1.09375 + 0.025390625 * (max(width, 1) - 1)
 
 
 class Bit(NamedTuple):
@@ -99,19 +98,6 @@ class Part:
         return Part(kind, words, constant, start, drop)
 
 
-def own_delay(logic: CombLogic, op: Op) -> float:
-    """Delay of one operation of a program, in nanoseconds.
-
-    alkaid counts none for adding a constant, which is a carry chain too; a choice between two
-    constants is wires.
-    """
-    if op.opcode == MUX and all(logic.ops[j].opcode == CONSTANT for j in op.addr[:2]):
-        return 0.0
-    ready = max((logic.ops[i].latency for i in op.addr), default=op.latency)
-    constant = CONSTANT_ADDER_NS if op.opcode == ADD_CONSTANT else 0.0
-    return float(op.latency - ready) + constant
-
-
 def merge_sums(logic: CombLogic) -> CombLogic:
     """The program with trees of adders as heaps of bits; its outputs are the same, bit for bit."""
     return _Merger(logic).run()
@@ -132,10 +118,21 @@ class _Merger:
         reads = Counter(j for op in logic.ops for j in op.addr)
         reads.update(j for j in logic.out_idxs if j >= 0)
         ops = logic.ops
-        self.adders = {k for k, o in enumerate(ops) if o.opcode in (ADD, SUBTRACT, ADD_CONSTANT)}
+        self.adders = {
+            k
+            for k, op in enumerate(ops)
+            if op.opcode in (ADD, SUBTRACT, ADD_CONSTANT) and not self._selects(op)
+        }
         self.inner = {
             j for k in self.adders for j in ops[k].addr if j in self.adders and reads[j] == 1
         }
+
+    def _selects(self, op: Op) -> bool:
+        """Whether an adder selects what it adds, in the same look-up tables: a row of a product."""
+        return any(
+            self.logic.ops[j].opcode == MUX and own_delay(self.logic, self.logic.ops[j]) == 0
+            for j in op.addr
+        )
 
     def run(self) -> CombLogic:
         for k, op in enumerate(self.logic.ops):
@@ -234,7 +231,7 @@ class _Heap:
         # Levels are counted such that the last terms are there just when one begins.
         last = max(ends[index] for index, _, _ in self.terms)
         first = min(ends[index] for index, _, _ in self.terms)
-        first = last - COUNTER_NS * -int(-(last - first - 1e-6) // COUNTER_NS)
+        first = last - LUT_NS * -int(-(last - first - 1e-6) // LUT_NS)
         columns: Columns = defaultdict(list)
         for index, plus, shift in self.terms:
             self._spread(index, plus, shift, first, columns)
@@ -254,7 +251,7 @@ class _Heap:
             return
         *early, (last, _, _) = self.terms
         ready = ends[early[-1][0]]
-        if ends[last] - ready < adder_ns(self.end - self.drop_to) + COUNTER_NS * (len(early) - 2):
+        if ends[last] - ready < adder_ns(self.end - self.drop_to) + LUT_NS * (len(early) - 2):
             return
         # Modulo the result's range, so that no more bits are made than are read.
         lowest = min(shift - self.program.ops[i].qint.kif[2] for i, _, shift in early)
@@ -276,7 +273,7 @@ class _Heap:
         width, lowest = signed + integers + fractional, shift - fractional
         if not width:
             return
-        level = max(0, -int(-(self.program.ends[index] - first - 1e-6) // COUNTER_NS))
+        level = max(0, -int(-(self.program.ends[index] - first - 1e-6) // LUT_NS))
         for place in range(width):
             top = signed and place == width - 1
             if lowest + place < self.end:
@@ -349,7 +346,7 @@ class _Heap:
         # Two functions of the same five bits or fewer are one look-up table.
         cost = width * (0.5 if size == 2 or size == 3 else 1.0)
         data = Part(ONES + weight, words).data()
-        return self.program.append(Op(addr, SUM, data, word, 0.0, cost), COUNTER_NS)
+        return self.program.append(Op(addr, SUM, data, word, 0.0, cost), LUT_NS)
 
     def _total(self, columns: Columns) -> None:
         filled = [c for c, bits in columns.items() if bits and c < self.end]

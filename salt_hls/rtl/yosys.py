@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
 import sys
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 from salt_hls.errors import UserError
 from salt_hls.report.records import Module, SynthesisRecord
+from salt_hls.rtl import delays
+from salt_hls.rtl.delay_lines import LONGEST, SHORTEST
+from salt_hls.rtl.delays import period_for
 from salt_hls.rtl.project import RtlProject
 from salt_hls.system.digest import digest
-from salt_hls.system.processes import TimedOut, do, in_threads, scratch
+from salt_hls.system.extras import need
+from salt_hls.system.jobs import Job, Runner
+from salt_hls.system.processes import TimedOut, do, scratch
 from salt_hls.system.progress import Progress, silent
 
 TIMEOUT_S = 3600.0
@@ -29,8 +32,9 @@ _TABLE = re.compile(r"\btable_[0-9a-f_]+")
 class StageFigures:
     """Figures of one stage's logic; `inv` are inverters, most of which a placer absorbs.
 
-    levels: look-up tables and carry chains on the longest path. ff: registers; those behind a
-    pipeline stage are not in it.
+    levels: look-up tables and carry chains on the longest path; delay_ns: of that by the table of
+    delays. ff: registers; those behind a pipeline stage are not in it. srl: of `lut`, shift
+    registers.
     """
 
     module: str
@@ -40,7 +44,9 @@ class StageFigures:
     dsp: int
     bram18: int
     levels: int
+    delay_ns: float
     ff: int
+    srl: int
 
     @property
     def carry8(self) -> int:
@@ -77,6 +83,13 @@ class Synthesis:
         """The stage with the most logic levels."""
         return max(self.everything, key=lambda stage: stage.levels)
 
+    @property
+    def clock_ns(self) -> float | None:
+        """The period that the slowest stage needs; None with DSP slices, which have no delay."""
+        if any(stage.dsp for stage in self.everything):
+            return None
+        return period_for(max(stage.delay_ns for stage in self.everything))
+
     def record(
         self, latency_cycles: int | None = None, ii_cycles: int | None = None
     ) -> SynthesisRecord:
@@ -84,14 +97,15 @@ class Synthesis:
         project = self.project
         notes = [
             f"{self.inv} inverters are not in the LUT figure; a placer absorbs most of them.",
-            f"{self.carry8} CARRY8. FF are the bits of the pipeline registers; Vivado turns some "
-            "into shift-register LUTs.",
+            f"{self.carry8} CARRY8.",
+            f"Bits that {SHORTEST} or more registers only delay are counted as shift registers, a "
+            f"LUT for up to {LONGEST} clocks.",
             f"Deepest stage {self.deepest.module}: {self.deepest.levels} logic levels.",
         ]
         if project.multipliers == "dsp":
             notes.append(
                 "Products in DSP slices count as one level, but take longer: no clock is estimated "
-                "from the levels."
+                "from the delays."
             )
         parts = [
             Module(
@@ -101,7 +115,9 @@ class Synthesis:
                 bram18=stage.bram18,
                 carry=stage.carry8,
                 levels=stage.levels,
+                delay_ns=stage.delay_ns,
                 ff=stage.ff,
+                srl=stage.srl,
             )
             for stage in self.everything
         ]
@@ -114,6 +130,8 @@ class Synthesis:
             ii_cycles=ii_cycles,
             carry=self.carry8,
             levels=self.deepest.levels,
+            clock_by_delays_ns=self.clock_ns,
+            stage_budget_ns=round(project.stage_delay_ns, 3),
             notes=notes,
         )
 
@@ -121,31 +139,41 @@ class Synthesis:
 def synthesize(
     project: RtlProject,
     cache: Path,
+    runner: Runner,
     *,
-    jobs: int = 2,
     timeout_s: float = TIMEOUT_S,
     progress: Progress = silent,
 ) -> Synthesis:
     """Runs Yosys (`synth_xilinx -family xcup`) on every stage that is not in `cache`.
 
-    jobs: processes at a time, each under about 1.5 GB; timeout_s: for one stage. Products become
+    A stage is a job of about 1.5 GB. timeout_s: for one stage. Products become
     DSP slices when the project was made so. Raises `UserError` when Yosys is missing, does not end
     or fails; its log stays in `cache`.
     """
-    if importlib.util.find_spec("pyosys") is None:
-        raise UserError("yosys: not installed; run `pip install pyosys==0.70`")
+    need("yosys", "rtl")
     cache = cache.resolve()
+    cache.mkdir(parents=True, exist_ok=True)
     # The largest stages first: the last to end should not be a long one.
     modules = [s.module for s in sorted(project.stages, key=lambda stage: -stage.lut)]
     if project.streaming:
         modules.insert(0, project.top)
-    stages = in_threads(
-        jobs,
-        partial(_stage, project, cache, timeout_s),
-        modules,
-        lambda finished: progress("Yosys: stages", finished, len(modules)),
-    )
-    found = {stage.module: stage for stage in stages}
+    results = {module: cache / f"yosys-{_key(project, module)}.json" for module in modules}
+    jobs = [
+        Job(f"yosys: stage {module}", _stage, (project, module, timeout_s), path)
+        for module, path in results.items()
+    ]
+    finished = 0
+
+    def done(job: Job) -> None:
+        nonlocal finished
+        finished += 1
+        progress("Yosys: stages", finished, len(jobs))
+
+    runner.do(jobs, done, lambda text: progress(text, finished, len(jobs)))
+    found = {
+        module: StageFigures(module=module, **json.loads(path.read_text()))
+        for module, path in results.items()
+    }
     return Synthesis(
         project,
         tuple(found[stage.module] for stage in project.stages),
@@ -153,35 +181,44 @@ def synthesize(
     )
 
 
-def _stage(project: RtlProject, cache: Path, timeout_s: float, module: str) -> StageFigures:
+def _parts(project: RtlProject, module: str) -> tuple[str, dict[str, str], list[Path]]:
+    """The text of a stage, the modules that stay outside of it, and what all stages share."""
     text = (project.folder / f"src/{module}.v").read_text()
     boxes = project.kernels() if module == project.top else {}
-    static = sorted((project.folder / "src/static").glob("*.v"))
+    return text, boxes, sorted((project.folder / "src/static").glob("*.v"))
+
+
+def _key(project: RtlProject, module: str) -> str:
+    """Of all that the figures of a stage depend on."""
+    text, boxes, static = _parts(project, module)
     dsp = project.multipliers == "dsp"
     # Tables are named by their content, so the text of the stage stands for them.
     anonymous = text.replace(f"module {module} ", "module stage ", 1)
-    key = digest(anonymous, static, dsp, sorted(boxes.values()), _STAGE, version("pyosys"))
-    result = cache / f"yosys-{key[:24]}.json"
-    if not result.exists():
-        with scratch(cache) as work:
-            tables = work / "tables.v"
-            tables.write_text(_tables(project, text) + "".join(boxes.values()))
-            sources = [*static, tables, project.folder / f"src/{module}.v"]
-            paths = [str(source) for source in sources]
-            job = {"top": module, "sources": paths, "dsp": dsp, "boxes": list(boxes)}
-            (work / "job.json").write_text(json.dumps(job))
-            # Two stages of the same logic may run side by side.
-            log = cache / f"{result.stem}.{module}.log"
-            command = [sys.executable, str(_STAGE), str(work / "job.json"), str(work / "result")]
-            try:
-                do(f"yosys: stage {module}", command, work, log, timeout_s=timeout_s)
-            except TimedOut:
-                raise UserError(
-                    f"yosys: stage {module} did not end in {timeout_s:g} s; allow more, or make "
-                    f"stages smaller with a shorter clock period; see {log}"
-                ) from None
-            os.replace(work / "result", result)
-    return StageFigures(module=module, **json.loads(result.read_text()))
+    code = [_STAGE, Path(delays.__file__)]
+    return digest(anonymous, static, dsp, sorted(boxes.values()), code, version("pyosys"))[:24]
+
+
+def _stage(project: RtlProject, module: str, timeout_s: float, result: Path) -> None:
+    """A job: the figures of one stage."""
+    text, boxes, static = _parts(project, module)
+    with scratch(result.parent) as work:
+        tables = work / "tables.v"
+        tables.write_text(_tables(project, text) + "".join(boxes.values()))
+        sources = [*static, tables, project.folder / f"src/{module}.v"]
+        paths = [str(source) for source in sources]
+        dsp = project.multipliers == "dsp"
+        job = {"top": module, "sources": paths, "dsp": dsp, "boxes": list(boxes)}
+        (work / "job.json").write_text(json.dumps(job))
+        log = result.with_suffix(f".{module}.log")
+        command = [sys.executable, str(_STAGE), str(work / "job.json"), str(work / "result")]
+        try:
+            do(f"yosys: stage {module}", command, work, log, timeout_s=timeout_s)
+        except TimedOut:
+            raise UserError(
+                f"yosys: stage {module} did not end in {timeout_s:g} s; allow more, or make "
+                f"stages smaller with a shorter clock period; see {log}"
+            ) from None
+        os.replace(work / "result", result)
 
 
 def _tables(project: RtlProject, text: str) -> str:

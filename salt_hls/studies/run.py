@@ -18,9 +18,10 @@ from salt_hls.jets.dataset import CLASSES, JetSet
 from salt_hls.models.build import build_model
 from salt_hls.studies.pairwise import build_biased_model
 from salt_hls.studies.study import Record, Results, Run, Settings
-from salt_hls.system.processes import process_pool, tell
+from salt_hls.system.jobs import Job, Runner
+from salt_hls.system.processes import tell
 from salt_hls.system.progress import Progress
-from salt_hls.system.store import locked
+from salt_hls.system.store import locked, replacing
 from salt_hls.system.wording import command
 from salt_hls.training.metrics import correct, evaluate
 from salt_hls.training.train import (
@@ -46,13 +47,13 @@ def run_missing(
     runs: Sequence[Run],
     data: Path,
     work: Path,
-    jobs: int,
+    runner: Runner,
     progress: Progress,
 ) -> int:
-    """Trains the runs that have no result yet, in order, `jobs` at a time; returns how many.
+    """Trains the runs that have no result yet, in order, a core each; returns how many.
 
-    data: folder of train.h5, validation.h5, test.h5. work: keeps the state of what is interrupted
-    and the weights of finished trainings. `progress` counts runs. Raises
+    data: folder of train.h5, validation.h5, test.h5. work: keeps the state of what is interrupted,
+    and weights and results of finished trainings. `progress` counts runs. Raises
     `UserError` for missing jets, and what a run raises.
     """
     if not runs:
@@ -66,37 +67,53 @@ def run_missing(
     done = len(runs) - len(missing)
     progress("start", done, len(runs))
 
-    def trained(_: None) -> None:
+    data, work = data.resolve(), work.resolve()
+    jobs = [
+        Job(run.name, _run, (run, data, work, jets), work / jets / f"{run.settings.key}.npz")
+        for run in missing
+    ]
+
+    def trained(job: Job) -> None:
         nonlocal done
         done += 1
+        results.add(*_read(job.arguments[0], job.output))
         progress("", done, len(runs))
 
-    with process_pool(jobs, _start) as pool:
-        pool.map(
-            _run,
-            {run.name: (results, run, data, work, jets) for run in missing},
-            trained,
-            lambda text: progress(text, done, len(runs)),
-        )
+    runner.do(jobs, trained, lambda text: progress(text, done, len(runs)))
     return len(missing)
 
 
-def _start() -> None:
-    tf.get_logger().setLevel("ERROR")  # it warns of the new functions of every run
+def one_core() -> None:
+    """Has TensorFlow use one core in this process, which is a worker's."""
+    tf.get_logger().setLevel("ERROR")  # it warns of the new functions of every training
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
 
 
-def _run(results: Results, run: Run, data: Path, work: Path, jets: str) -> None:
-    """One run, in a worker process."""
+def telling(name: str) -> OnStep:
+    """Tells of every epoch of a training that is a job."""
 
     def on_step(step: Place) -> None:
         if step.step == 1:
             so_far = "" if step.accuracy is None else f", accuracy {step.accuracy:.4f}"
-            tell(f"{run.name} {step.stage} {step.phase}.{step.epoch}{so_far}")
+            tell(f"{name} {step.stage} {step.phase}.{step.epoch}{so_far}")
 
-    record, correct = train_run(run, data, work, jets, on_step)
-    results.add(record, correct)
+    return on_step
+
+
+def _run(run: Run, data: Path, work: Path, jets: str, output: Path) -> None:
+    """A job: one run."""
+    one_core()
+    record, correct = train_run(run, data, work, jets, telling(run.name))
+    with replacing(output) as partial:
+        np.savez(partial, record=record.model_dump_json(), correct=correct)
+
+
+def _read(run: Run, path: Path) -> tuple[Record, NDArray[np.bool_]]:
+    """What `_run` wrote, which may be of another row or study with the same settings."""
+    with np.load(path) as found:
+        record = Record.model_validate_json(str(found["record"]))
+        return record.model_copy(update={"row": run.row, "seed": run.seed}), found["correct"]
 
 
 def train_run(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
@@ -20,6 +19,8 @@ from salt_hls.models.tagger import Tagger, load_tagger, sample_inputs
 from salt_hls.rtl.stream_project import generate_stream
 from salt_hls.rtl.verilator import simulate_stream
 from salt_hls.rtl.yosys import synthesize
+from salt_hls.system.jobs import Runner
+from salt_hls.system.processes import scratch
 from salt_hls.system.progress import Progress
 from salt_hls.system.store import replacing
 
@@ -54,12 +55,15 @@ class Scaling(BaseModel):
     points: list[Point]
 
 
-def measure(reference: str, path: Path, cache: Path, workers: int, progress: Progress) -> Scaling:
+def measure(
+    reference: str, path: Path, cache: Path, workers: int, runner: Runner, progress: Progress
+) -> Scaling:
     """Builds the streaming RTL of a model for every number of particles and lanes in `POINTS`.
 
     The weights are the model's; a projection's rows are interpolated to the chunk of each N. Every
     design must give golden's bits, at full rate and with gaps. Writes `path` and, beside it, the
     plot. cache: folder of simulators and synthesized stages, which makes a second run short.
+    workers: compilers at a time; the runner synthesizes.
     """
     tagger = load_tagger(reference)
     of_yaml = isinstance(tagger.config, ModelConfig)
@@ -74,7 +78,7 @@ def measure(reference: str, path: Path, cache: Path, workers: int, progress: Pro
         def say(what: str, done: int = 0, total: int = 1, title: str = title) -> None:
             progress(f"{title}: {what}", done, total)
 
-        points.append(_point(resized(tagger, particles, lanes), cache, workers, say))
+        points.append(_point(resized(tagger, particles, lanes), cache, workers, runner, say))
     target = tagger.config.firmware
     result = Scaling(
         model=tagger.name,
@@ -117,17 +121,17 @@ def _interpolated(weight: NDArray[np.float32], shape: tuple[int, ...]) -> NDArra
     return weight
 
 
-def _point(tagger: Tagger, cache: Path, workers: int, progress: Progress) -> Point:
+def _point(tagger: Tagger, cache: Path, workers: int, runner: Runner, progress: Progress) -> Point:
     config = tagger.config
     types, particles = tagger.feature_types, tagger.shape[0]
     jets, _ = sample_inputs(tagger)
     inputs = np.concatenate([jets[:JETS], adversarial_inputs(particles, types)])
-    with tempfile.TemporaryDirectory() as temporary:
-        graph = converted(tagger, Path(temporary) / "firmware", "Vitis").graph
+    with scratch(cache.resolve()) as temporary:
+        graph = converted(tagger, temporary / "firmware", "Vitis").graph
         *_, golden = graph.run([inputs.astype(np.float64)]).values()
         project = generate_stream(
             graph,
-            Path(temporary) / "rtl",
+            temporary / "rtl",
             clock_ns=config.firmware.clock_ns,
             part=config.firmware.part,
             feature_types=types,
@@ -139,7 +143,7 @@ def _point(tagger: Tagger, cache: Path, workers: int, progress: Progress) -> Poi
         for run in (full_rate, *others):
             if not np.array_equal(run.outputs, golden):
                 raise UserError(f"{tagger.name}: the RTL does not give golden's bits")
-        synthesis = synthesize(project, cache, jobs=workers, progress=progress)
+        synthesis = synthesize(project, cache, runner, progress=progress)
     counted = synthesis.record().model_dump(include={"lut", "ff", "dsp", "bram18"})
     return Point.model_validate(
         {

@@ -37,25 +37,32 @@ class Widths(Strict):
     activations: int = Field(ge=3, le=12)
 
     def types(self, types: Types) -> Types:
-        """`types` at these widths; integer bits, rounding and overflow stay.
+        """`types` at these widths; integer bits, rounding and overflow stay."""
+        return resized(types, self.weights, self.activations)
 
-        attention.context, a sum, keeps its width: that of activations is what it is rounded to.
-        """
 
-        def resize(value: Any, width: int) -> Any:
-            if isinstance(value, dict):
-                return {key: resize(v, width) for key, v in value.items()}
-            modes = (value.rounding, value.overflow)
-            return FixedType(max(width, value.int_bits + 1), value.int_bits, value.signed, *modes)
+def resized(types: Types, weights: int | None, activations: int | None) -> Types:
+    """`types` at other widths, where given; integer bits, rounding and overflow stay.
 
-        values = {key: value for key, value in types if key != "attention" and value is not None}
-        values["attention"] = {key: value for key, value in types.attention if value is not None}
-        resized = {
-            key: resize(v, self.weights if key in ("weights", "biases") else self.activations)
-            for key, v in values.items()
-        }
-        resized["attention"]["context"] = types.attention.context
-        return Types.model_validate({**resized, "output": types.output})
+    attention.context, a sum, keeps its width: that of activations is what it is rounded to.
+    """
+
+    def resize(value: Any, width: int | None) -> Any:
+        if isinstance(value, dict):
+            return {key: resize(v, width) for key, v in value.items()}
+        if width is None:
+            return value
+        modes = (value.rounding, value.overflow)
+        return FixedType(max(width, value.int_bits + 1), value.int_bits, value.signed, *modes)
+
+    values = {key: value for key, value in types if key != "attention" and value is not None}
+    values["attention"] = {key: value for key, value in types.attention if value is not None}
+    changed = {
+        key: resize(v, weights if key in ("weights", "biases") else activations)
+        for key, v in values.items()
+    }
+    changed["attention"]["context"] = types.attention.context
+    return Types.model_validate({**changed, "output": types.output})
 
 
 class Settings(Strict):

