@@ -3,6 +3,8 @@
 // e = Q( exp(C - max C) )   s = Q( sum e )   A = Q( e * Q(1 / s) )   per row, by two tables
 // o[n,h,:] = Q( sum_c A[h,n,c] * v[c,h,:] )
 // filter_height 0 means no convolution: C = S.
+// Not stable: e = max(Q( exp(C) ), one step), by a table over the type of C.
+// normalize_context: o[n,h,:] = Q( Q( sum_c e * v[c,h,:] ) * Q(1 / s) )
 // On streams, four loops: collect the keys, collect the values, logits of the queries, and the rest on
 // a window of logits that slides over the particles. The queries of a jet wait for its keys.
 #ifndef NNET_CONV_ATTENTION_H_
@@ -28,6 +30,8 @@ struct conv_attention_config {
     static const unsigned values_depth = 2;
     static const unsigned early_depth = 2;
     static const unsigned late_depth = 2;
+    static const bool stable = true;
+    static const bool normalize_context = false;
     typedef float dot_t;    // exact q.k
     typedef float scaled_t; // the bits of dot_t, divided by 2^shift
     typedef float logits_t;
@@ -40,6 +44,8 @@ struct conv_attention_config {
     typedef float reciprocal_t;
     typedef float attention_t;
     typedef float context_sum_t; // exact
+    typedef float context_t;
+    typedef float product_t; // exact context * reciprocal
     typedef float kernel_t;
 };
 
@@ -108,59 +114,115 @@ template <> struct conv_attention_filter<0> {
     }
 };
 
-// Softmax of one row.
-template <typename CONFIG_T>
-void conv_attention_softmax(typename CONFIG_T::conv_t row[CONFIG_T::n_partitions],
-                            const typename CONFIG_T::exp_t exp_table[1 << CONFIG_T::difference_t::width],
-                            const typename CONFIG_T::reciprocal_t reciprocal_table[CONFIG_T::reciprocals],
-                            typename CONFIG_T::attention_t attention[CONFIG_T::n_partitions]) {
+// The exponentials of one row. Decided like the convolution: types of what is not chosen do not exist.
+template <bool stable> struct conv_attention_exponentials {
+    template <typename CONFIG_T>
+    static void row(const typename CONFIG_T::conv_t logits[CONFIG_T::n_partitions],
+                    const typename CONFIG_T::exp_t *exp_table,
+                    typename CONFIG_T::exp_t exponential[CONFIG_T::n_partitions]) {
 #pragma HLS INLINE
-    typename CONFIG_T::conv_t largest = row[0];
-Largest:
-    for (unsigned c = 1; c < CONFIG_T::n_partitions; c++) {
+        typename CONFIG_T::conv_t largest = logits[0];
+    Largest:
+        for (unsigned c = 1; c < CONFIG_T::n_partitions; c++) {
 #pragma HLS UNROLL
-        if (row[c] > largest)
-            largest = row[c];
+            if (logits[c] > largest)
+                largest = logits[c];
+        }
+    Exponentials:
+        for (unsigned c = 0; c < CONFIG_T::n_partitions; c++) {
+#pragma HLS UNROLL
+            typename CONFIG_T::difference_t difference = largest - logits[c];
+            ap_uint<CONFIG_T::difference_t::width> bits = difference.range(CONFIG_T::difference_t::width - 1, 0);
+            exponential[c] = exp_table[bits.to_uint()];
+        }
     }
-    typename CONFIG_T::exp_t exponential[CONFIG_T::n_partitions];
-#pragma HLS ARRAY_PARTITION variable = exponential complete
+};
+
+template <> struct conv_attention_exponentials<false> {
+    template <typename CONFIG_T>
+    static void row(const typename CONFIG_T::conv_t logits[CONFIG_T::n_partitions],
+                    const typename CONFIG_T::exp_t *exp_table,
+                    typename CONFIG_T::exp_t exponential[CONFIG_T::n_partitions]) {
+#pragma HLS INLINE
+    Exponentials:
+        for (unsigned c = 0; c < CONFIG_T::n_partitions; c++) {
+#pragma HLS UNROLL
+            ap_uint<CONFIG_T::conv_t::width> bits = logits[c].range(CONFIG_T::conv_t::width - 1, 0);
+            exponential[c] = exp_table[bits.to_uint()];
+        }
+    }
+};
+
+// One by the sum of one row's exponentials.
+template <typename CONFIG_T>
+typename CONFIG_T::reciprocal_t
+conv_attention_reciprocal(const typename CONFIG_T::exp_t exponential[CONFIG_T::n_partitions],
+                          const typename CONFIG_T::reciprocal_t *reciprocal_table) {
+#pragma HLS INLINE
     typename CONFIG_T::exp_sum_t exact_sum = 0;
-Exponentials:
+Sum:
     for (unsigned c = 0; c < CONFIG_T::n_partitions; c++) {
 #pragma HLS UNROLL
-        typename CONFIG_T::difference_t difference = largest - row[c];
-        ap_uint<CONFIG_T::difference_t::width> bits = difference.range(CONFIG_T::difference_t::width - 1, 0);
-        exponential[c] = exp_table[bits.to_uint()];
         exact_sum += exponential[c];
     }
     typename CONFIG_T::sum_t sum = exact_sum;
     ap_uint<CONFIG_T::sum_t::width> bits = sum.range(CONFIG_T::sum_t::width - 1, 0);
-    typename CONFIG_T::reciprocal_t reciprocal = reciprocal_table[bits.to_uint() - CONFIG_T::first_sum];
-Normalize:
-    for (unsigned c = 0; c < CONFIG_T::n_partitions; c++) {
-#pragma HLS UNROLL
-        attention[c] = exponential[c] * reciprocal;
-    }
+    return reciprocal_table[bits.to_uint() - CONFIG_T::first_sum];
 }
 
-// The context of one particle in one head: the values averaged with its attention weights.
-template <class value_T, class res_T, typename CONFIG_T>
-void conv_attention_context(typename CONFIG_T::attention_t attention[CONFIG_T::n_partitions], const value_T *value,
-                            unsigned head, res_T *res) {
+// Exact sum of the values of one column, weighted.
+template <class weight_T, class value_T, typename CONFIG_T>
+typename CONFIG_T::context_sum_t conv_attention_weighted(const weight_T weight[CONFIG_T::n_partitions],
+                                                         const value_T *value, unsigned column) {
 #pragma HLS INLINE
-Columns:
-    for (unsigned d = 0; d < CONFIG_T::depth; d++) {
+    typename CONFIG_T::context_sum_t sum = 0;
+Values:
+    for (unsigned c = 0; c < CONFIG_T::n_partitions; c++) {
 #pragma HLS UNROLL
-        const unsigned column = head * CONFIG_T::depth + d;
-        typename CONFIG_T::context_sum_t sum = 0;
-    Values:
+        sum += weight[c] * value[c * CONFIG_T::n_heads * CONFIG_T::depth + column];
+    }
+    return sum;
+}
+
+// The context of one particle in one head, normalized before the values are summed, or after.
+template <bool normalize_context> struct conv_attention_context {
+    template <class value_T, class res_T, typename CONFIG_T>
+    static void row(const typename CONFIG_T::exp_t exponential[CONFIG_T::n_partitions],
+                    typename CONFIG_T::reciprocal_t reciprocal, const value_T *value, unsigned head, res_T *res) {
+#pragma HLS INLINE
+        typename CONFIG_T::attention_t attention[CONFIG_T::n_partitions];
+#pragma HLS ARRAY_PARTITION variable = attention complete
+    Normalize:
         for (unsigned c = 0; c < CONFIG_T::n_partitions; c++) {
 #pragma HLS UNROLL
-            sum += attention[c] * value[c * CONFIG_T::n_heads * CONFIG_T::depth + column];
+            attention[c] = exponential[c] * reciprocal;
         }
-        res[column] = sum;
+    Columns:
+        for (unsigned d = 0; d < CONFIG_T::depth; d++) {
+#pragma HLS UNROLL
+            const unsigned column = head * CONFIG_T::depth + d;
+            res[column] =
+                conv_attention_weighted<typename CONFIG_T::attention_t, value_T, CONFIG_T>(attention, value, column);
+        }
     }
-}
+};
+
+template <> struct conv_attention_context<true> {
+    template <class value_T, class res_T, typename CONFIG_T>
+    static void row(const typename CONFIG_T::exp_t exponential[CONFIG_T::n_partitions],
+                    typename CONFIG_T::reciprocal_t reciprocal, const value_T *value, unsigned head, res_T *res) {
+#pragma HLS INLINE
+    Columns:
+        for (unsigned d = 0; d < CONFIG_T::depth; d++) {
+#pragma HLS UNROLL
+            const unsigned column = head * CONFIG_T::depth + d;
+            typename CONFIG_T::context_t context =
+                conv_attention_weighted<typename CONFIG_T::exp_t, value_T, CONFIG_T>(exponential, value, column);
+            typename CONFIG_T::product_t product = context * reciprocal;
+            res[column] = product;
+        }
+    }
+};
 
 // One particle in one head, from the logits around it to its context.
 template <class value_T, class res_T, typename CONFIG_T>
@@ -173,11 +235,12 @@ void conv_attention_particle(
 #pragma HLS INLINE
     typename CONFIG_T::conv_t row[CONFIG_T::n_partitions];
 #pragma HLS ARRAY_PARTITION variable = row complete
-    typename CONFIG_T::attention_t attention[CONFIG_T::n_partitions];
-#pragma HLS ARRAY_PARTITION variable = attention complete
+    typename CONFIG_T::exp_t exponential[CONFIG_T::n_partitions];
+#pragma HLS ARRAY_PARTITION variable = exponential complete
     conv_attention_filter<CONFIG_T::filter_height>::template row<CONFIG_T>(window, kernel, row);
-    conv_attention_softmax<CONFIG_T>(row, exp_table, reciprocal_table, attention);
-    conv_attention_context<value_T, res_T, CONFIG_T>(attention, value, head, res);
+    conv_attention_exponentials<CONFIG_T::stable>::template row<CONFIG_T>(row, exp_table, exponential);
+    conv_attention_context<CONFIG_T::normalize_context>::template row<value_T, res_T, CONFIG_T>(
+        exponential, conv_attention_reciprocal<CONFIG_T>(exponential, reciprocal_table), value, head, res);
 }
 
 template <class query_T, class key_T, class value_T, class res_T, typename CONFIG_T>

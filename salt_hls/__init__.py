@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from salt_hls.layers.dynamic_tanh.keras import DynamicTanh
     from salt_hls.layers.fixed_activation.keras import FixedActivation
     from salt_hls.layers.head_dense.keras import HeadDense
+    from salt_hls.layers.head_filter.keras import HeadFilter
     from salt_hls.layers.partitioned_projection.keras import PartitionedProjection
     from salt_hls.models.build import build_model, import_sal_t4hep
     from salt_hls.models.tagger import load_model
@@ -33,6 +34,7 @@ __all__ = [
     "Firmware",
     "FixedActivation",
     "HeadDense",
+    "HeadFilter",
     "Inputs",
     "ModelConfig",
     "PartitionedProjection",
@@ -91,16 +93,16 @@ def stream(graph: Any, particles_per_clock: int = 1) -> None:
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module 'salt_hls' has no attribute {name!r}")
-    if name in _MODULES:
-        module = _MODULES[name]
-    else:
-        from salt_hls.layers import KERAS_CLASSES, STEMS
+    from salt_hls.layers import KERAS_CLASSES, keras_class
 
-        module = f"layers.{STEMS[KERAS_CLASSES.index(name)]}.keras"
-    return getattr(import_module(f"salt_hls.{module}"), name)
+    if name in KERAS_CLASSES:
+        return keras_class(name)
+    if name not in _MODULES:
+        raise AttributeError(f"module 'salt_hls' has no attribute {name!r}")
+    return getattr(import_module(f"salt_hls.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    from salt_hls.layers import KERAS_CLASSES
+
+    return sorted({*globals(), *__all__, *KERAS_CLASSES})

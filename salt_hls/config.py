@@ -151,14 +151,18 @@ class Grid(Strict):
 
 
 class AttentionTypes(Strict):
-    """Types inside conv-attention, in the order in which values pass them."""
+    """Types inside conv-attention, in the order in which values pass them.
+
+    conv: after a convolution. attention: normalized weights; context: what is normalized instead.
+    """
 
     logits: Type
-    conv: TableType
+    conv: TableType | None = None
     exp: Type
     sum: TableType
     reciprocal: Type
-    attention: Type
+    attention: Type | None = None
+    context: Type | None = None
     output: Type
 
 
@@ -166,23 +170,26 @@ class Types(Strict):
     """The declared type of every tensor of the quantized model.
 
     weights: by layer name without its block ("embed", "key_projection", ...), else "default".
-    Weights round half to even and saturate (QKeras `quantized_bits`, alpha = 1).
+    Weights round half to even and saturate (QKeras `quantized_bits`, alpha = 1). Those that may be
+    left out belong to tensors that not every model has; there they mean nothing.
     """
 
     weights: dict[str, WeightType]
     biases: WeightType
     embed: Type
     query: Type
+    query_filter: Type | None = None
     key_projection: Type
     key: Type
+    key_filter: Type | None = None
     value_projection: Type
     value: Type
     attention: AttentionTypes
     tanh1_input: TableType
-    tanh2_input: TableType
+    tanh2_input: TableType | None = None
     tanh_output: Type
     feed_forward: Type
-    head: Type
+    head: Type | None = None
     output: Type
 
     def weight(self, layer: str) -> FixedType:
@@ -192,8 +199,8 @@ class Types(Strict):
     @model_validator(mode="after")
     def _known_weights(self) -> Types:
         known = {
-            "default", "embed", "query", "key_projection", "key", "value_projection", "value",
-            "attention", "output", "ff1", "ff2", "head", "classes",
+            "default", "embed", "query", "query_filter", "key_projection", "key", "key_filter",
+            "value_projection", "value", "attention", "output", "ff1", "ff2", "head", "classes",
         }  # fmt: skip
         unknown = sorted(set(self.weights) - known)
         if unknown:
@@ -250,6 +257,20 @@ class Firmware(Strict):
         return self
 
 
+class Softmax(Strict):
+    """How the firmware computes the softmax. In float all of these are the same function.
+
+    stable: the row's largest logit is subtracted before exp. Without that there is no maximum to
+    find, and exp's type bounds it: logits beyond its range count like those at its ends.
+    normalize: what the sum of exponentials divides, the attention "weights" or the "context".
+    scale: 1/sqrt(depth) as a power of two on the "logits", or exactly in exp's "table".
+    """
+
+    stable: bool = True
+    normalize: Literal["weights", "context"] = "weights"
+    scale: Literal["logits", "table"] = "logits"
+
+
 class Range(Strict):
     """Whole numbers: `{from: 8, to: 32, step: 8}`, both ends included."""
 
@@ -294,6 +315,12 @@ class ModelConfig(Strict):
 
     SAL-T: attention "projected", keys and values "partitioned", filter_heights [1, 3, 5].
     Linformer: keys and values "dense", no filters. Full attention: attention "full", no filters.
+
+    convolution: by one "kernel" over the logits of all heads, or by a filter for each head, of the
+    queries along the particles and of the keys along the partitions: a kernel of rank one
+    ("separable"), or of the "queries" alone. block: attention, then feed-forward, each with a
+    residual and a tanh, or both from the same input, with one residual and one tanh ("parallel").
+    head: "mlp", with one hidden layer, or "linear".
     """
 
     particles: Count
@@ -309,6 +336,10 @@ class ModelConfig(Strict):
     share_projections: bool = False
     project_first: bool = True
     filter_heights: tuple[Count, ...] = (1, 3, 5)
+    convolution: Literal["kernel", "separable", "queries"] = "kernel"
+    softmax: Softmax = Softmax()
+    block: Literal["sequential", "parallel"] = "sequential"
+    head: Literal["mlp", "linear"] = "mlp"
     inputs: Inputs
     types: Types | None = None
     training: Training | None = None
@@ -344,14 +375,56 @@ class ModelConfig(Strict):
             raise ValueError(f"width: must be a multiple of heads ({self.heads}), got {self.width}")
         if self.attention == "full" and self.filter_heights:
             raise ValueError("filter_heights: full attention has no convolution; give []")
-        if self.types is not None and not self.filter_heights:
-            logits = self.types.attention.logits
-            _table_type(logits, f"types.attention.logits: {logits}")
+        if self.convolution != "kernel" and not self.filter_heights:
+            raise ValueError(
+                f"convolution: {self.convolution} needs filters; give filter_heights, or leave "
+                "convolution out"
+            )
         if self.share_projections and (self.keys != self.values or not self.project_first):
             raise ValueError(
                 "share_projections: needs project_first: true and the same mode for keys and values"
             )
         return self
+
+    @model_validator(mode="after")
+    def _complete_types(self) -> ModelConfig:
+        if self.types is None:
+            return self
+        attention, context = self.types.attention, self.softmax.normalize == "context"
+        filters = f"convolution: {self.convolution}"
+        for key, declared, needed_by in (
+            ("attention.conv", attention.conv, bool(self.kernel_heights) and "a convolution"),
+            (
+                "attention.attention",
+                attention.attention,
+                not context and "softmax.normalize: weights",
+            ),
+            ("attention.context", attention.context, context and "softmax.normalize: context"),
+            ("query_filter", self.types.query_filter, "query" in self.filtered and filters),
+            ("key_filter", self.types.key_filter, "key" in self.filtered and filters),
+            (
+                "tanh2_input",
+                self.types.tanh2_input,
+                self.block == "sequential" and "block: sequential",
+            ),
+            ("head", self.types.head, self.head == "mlp" and "head: mlp"),
+        ):
+            if needed_by and declared is None:
+                raise ValueError(f"types.{key}: the key is missing; {needed_by} needs it")
+        if not self.kernel_heights:
+            _table_type(attention.logits, f"types.attention.logits: {attention.logits}")
+        return self
+
+    @property
+    def kernel_heights(self) -> tuple[int, ...]:
+        """Heights of the filters that make the one kernel over the logits, if there is one."""
+        return self.filter_heights if self.convolution == "kernel" else ()
+
+    @property
+    def filtered(self) -> tuple[str, ...]:
+        """What has filters of its own, instead of the logits."""
+        kinds = {"kernel": (), "separable": ("query", "key"), "queries": ("query",)}
+        return kinds[self.convolution]
 
     @property
     def chunk(self) -> int:

@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
+from streaming import assert_loops_are_processes, log_streams
 
 import salt_hls
 from salt_hls.errors import UserError
@@ -20,6 +21,10 @@ from salt_hls.hls.reader import read_graph
 from salt_hls.jets.adversarial import adversarial_inputs
 from salt_hls.layers import KERAS_CLASSES, STEMS
 from salt_hls.layers.cases import Case
+from salt_hls.rtl.design import design_of, execute
+from salt_hls.rtl.project import generate
+from salt_hls.rtl.stream_project import generate_stream
+from salt_hls.rtl.verilator import simulate, simulate_stream
 
 CLASS_OF = dict(zip(STEMS, KERAS_CLASSES, strict=True))
 EVENTS = 60
@@ -86,14 +91,10 @@ def assert_same(name: str, cases: list[Case], a: list[np.ndarray], b: list[np.nd
         )
 
 
-def csim_outputs(
-    model: tf.keras.Model,
-    cases: list[Case],
-    x: list[np.ndarray],
-    folder: Path,
-    particles_per_clock: int | None,
-) -> tuple[list[np.ndarray], Any]:
-    """io_stream of so many particles per clock, or io_parallel for `None`."""
+def converted(
+    model: tf.keras.Model, cases: list[Case], folder: Path, particles_per_clock: int | None
+) -> Any:
+    """hls4ml's graph: io_stream of so many particles per clock, or io_parallel for `None`."""
     salt_hls.register()
     config = hls4ml.utils.config_from_keras_model(model, granularity="name", backend="Vitis")
     types = [FixedType.parse(text) for case in cases for _, text in case.inputs]
@@ -110,7 +111,21 @@ def csim_outputs(
     )
     if particles_per_clock:
         salt_hls.stream(graph, particles_per_clock)
+    return graph
+
+
+def csim_outputs(
+    model: tf.keras.Model,
+    cases: list[Case],
+    x: list[np.ndarray],
+    folder: Path,
+    particles_per_clock: int | None,
+) -> tuple[list[np.ndarray], Any]:
+    """The outputs of C-simulation; its streams are read and written as the loops say."""
+    graph = converted(model, cases, folder, particles_per_clock)
+    types = [FixedType.parse(text) for case in cases for _, text in case.inputs]
     graph.write()
+    log = log_streams(folder / "firmware/ap_types")
     script = folder / "build_lib.sh"
     script.write_text(script.read_text().replace("-O3", "-O0"))  # halves the time it takes
     graph._compile()
@@ -123,6 +138,8 @@ def csim_outputs(
     # hls4ml's own: that of a streamed graph fills the transfers itself.
     predict = type(graph).predict
     outputs = as_list(predict(graph, arrays if len(arrays) > 1 else arrays[0]))
+    if particles_per_clock:
+        assert_loops_are_processes(graph, log.read_text().splitlines())
     shapes = [variable.shape for variable in graph.get_output_variables()]
     return [
         y.reshape(len(x[0]), -1)[:, : np.prod(shape)]
@@ -167,17 +184,17 @@ UNSIGNED = ("exp", "sum", "reciprocal", "attention")
 def retyped(draw: st.DrawFn, case: Case) -> Case:
     """The case with every type drawn anew, of the kinds the layer allows."""
     layer = dict(case.layer)
-    for key in ("output_type", "input_type"):
-        if key in layer:
+    for key in layer:
+        if key.endswith("_type"):
             layer[key] = draw(fixed_types())
-    if "types" in layer:
-        layer["types"] = {
-            key: draw(fixed_types(signed=False if key in UNSIGNED else None))
-            for key in layer["types"]
-        }
-    if "kernel_quantizer" in layer:
-        bits, integer = draw(st.integers(2, 7)), draw(st.integers(0, 2))
-        layer["kernel_quantizer"] = f"quantized_bits({bits},{integer},alpha=1)"
+        elif key.endswith("_quantizer"):
+            bits, integer = draw(st.integers(2, 7)), draw(st.integers(0, 2))
+            layer[key] = f"quantized_bits({bits},{integer},alpha=1)"
+        elif key == "types":
+            layer[key] = {
+                key: draw(fixed_types(signed=False if key in UNSIGNED else None))
+                for key in layer["types"]
+            }
     inputs = tuple((shape, draw(fixed_types())) for shape, _ in case.inputs)
     return Case(case.name, layer, inputs)
 
@@ -231,6 +248,57 @@ def test_any_types_golden_and_csim(
         assert_same("golden/csim", cases, golden_outputs(model, cases, x), simulated)
 
     check()
+
+
+# ---- RTL, of layers of one input over particles; attention is in the taggers of tests/rtl
+
+
+def over_particles(stem: str) -> list[Case]:
+    return [case for case in cases_of(stem) if [len(shape) for shape, _ in case.inputs] == [2]]
+
+
+IN_RTL = [stem for stem in STEMS if over_particles(stem)]
+
+
+def pooled(stem: str, case: Case) -> tuple[tf.keras.Model, np.ndarray, np.ndarray]:
+    """The layer and a maximum over its rows, with inputs and what must come out."""
+    inner, (x,) = model_of(stem, [case]), inputs_of([case])
+    pool = tf.keras.layers.GlobalMaxPooling1D(name="pool")
+    (golden,) = golden_outputs(inner, [case], [x])
+    return tf.keras.Model(inner.inputs, pool(inner.outputs[0])), x, golden.max(axis=1)
+
+
+@pytest.mark.parametrize("particles_per_clock", [1, 3])
+@pytest.mark.parametrize("stem", IN_RTL)
+def test_units_of_every_case(stem: str, particles_per_clock: int, tmp_path: Path) -> None:
+    for case in over_particles(stem):
+        model, x, expected = pooled(stem, case)
+        jets, particles, columns = x.shape
+        lanes = min(particles_per_clock, particles)
+        design = design_of(read_graph(converted(model, [case], tmp_path, lanes)))
+        steps = design.units[0].steps
+        # What the last transfer holds beyond the particles must not matter.
+        whole = np.full((jets, steps * lanes, columns), FixedType.parse(case.inputs[0][1]).max)
+        whole[:, :particles] = x
+        found = execute(design, whole.reshape(jets, steps, -1))
+        assert_same("golden/units", [case], [expected], [found])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("particles_per_clock", [None, 1, 3])
+@pytest.mark.parametrize("stem", IN_RTL)
+def test_verilog(stem: str, particles_per_clock: int | None, tmp_path: Path) -> None:
+    case = over_particles(stem)[0]
+    model, x, expected = pooled(stem, case)
+    graph = read_graph(converted(model, [case], tmp_path / "project", particles_per_clock))
+    write = generate_stream if particles_per_clock else generate
+    project = write(graph, tmp_path / "rtl", clock_ns=5)
+    if particles_per_clock:
+        runs = simulate_stream(project, x, tmp_path / "cache", gaps=(0, 50))
+    else:
+        runs = [simulate(project, x, tmp_path / "cache")]
+    for run in runs:
+        assert_same("golden/RTL", [case], [expected], [run.outputs])
 
 
 @pytest.mark.parametrize("stem", STEMS)

@@ -101,7 +101,7 @@ def test_both_backends_are_exact_and_reproducible(small_model: Make, tmp_path: P
     folder = tmp_path / "a" / "small"
     manifest = json.loads((folder / "manifest.json").read_text())
     assert set(manifest["firmware"]) == set(written[0])
-    assert json.loads((folder / "report.json").read_text())["schema"] == 2
+    assert json.loads((folder / "report.json").read_text())["schema"] == 3
     assert "<html" in (folder / "report.html").read_text()
 
 
@@ -328,6 +328,7 @@ def test_bad_models(kind: str, small_model: Make, tmp_path: Path) -> None:
     assert files(tmp_path / "build") == good
 
 
+@pytest.mark.slow
 def test_saved_keras_model(small_model: Make, tmp_path: Path) -> None:
     tagger = load_tagger(str(small_model()))
     for suffix in ("keras", "h5"):
@@ -338,12 +339,14 @@ def test_saved_keras_model(small_model: Make, tmp_path: Path) -> None:
         assert report.n_particles == 6
 
 
+@pytest.mark.slow
 def test_no_compiler(small_model: Make, tmp_path: Path) -> None:
     result = cli("firmware", small_model(), "--build", tmp_path / "b", PATH="/nonexistent")
     fails_with(result, "g++")
     assert not files(tmp_path / "b")
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line(small_model: Make, tmp_path: Path, full_disk: Any) -> None:
     """Whatever writes first: a training's state, or hls4ml, which knows nothing of our errors."""
     phase = {"batch": 100, "epochs": 1, "patience": 1, "learning_rate": 0.01}
@@ -359,6 +362,7 @@ def test_a_full_disk_is_one_line(small_model: Make, tmp_path: Path, full_disk: A
     assert not files(build)
 
 
+@pytest.mark.slow
 def test_unwritable_build_folder(small_model: Make, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     result = cli("firmware", small_model(), "--build", tmp_path / "file" / "build")
@@ -392,7 +396,9 @@ def test_a_killed_compiler_leaves_its_log_and_the_good_build(
     assert files(build) == {"small.compile.log": b"compiling\n"}
 
 
-@pytest.mark.parametrize("kill", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "kill", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_interrupted(kill: signal.Signals, small_model: Make, tmp_path: Path) -> None:
     good = good_build(tmp_path / "build" / "small")
     process = subprocess.Popen(

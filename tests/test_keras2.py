@@ -42,7 +42,7 @@ def test_plain_hls4ml_reads_models_of_keras_2(tmp_path: Path) -> None:
     assert "['Input', 'Dense']" in output(PLAIN, tmp_path)
 
 
-@pytest.mark.parametrize("first", ["tensorflow", "qkeras"])
+@pytest.mark.parametrize("first", ["tensorflow", pytest.param("qkeras", marks=pytest.mark.slow)])
 def test_keras_3_is_named_where_it_was_chosen_before(first: str, tmp_path: Path) -> None:
     program = f"import {first}\n{PLAIN}"
     assert "salt_hls.errors.UserError: tf.keras is Keras 3" in output(program, tmp_path)

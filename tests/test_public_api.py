@@ -76,8 +76,7 @@ def test_every_name_is_there_and_typed() -> None:
     (block,) = (n for n in tree.body if isinstance(n, ast.If) and "TYPE_CHECKING" in ast.dump(n))
     typed = {name.name for n in block.body if isinstance(n, ast.ImportFrom) for name in n.names}
     assert typed == {*salt_hls.__all__} - {"register", "stream"}
-    assert {*KERAS_CLASSES} < typed  # a new layer is exported
-    for name in salt_hls.__all__:
+    for name in {*salt_hls.__all__, *KERAS_CLASSES}:  # a new layer's class need not be listed
         assert getattr(salt_hls, name).__doc__, name
         assert name in dir(salt_hls)
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
@@ -461,9 +460,8 @@ print("done")
 }
 
 
-@pytest.mark.parametrize(
-    "page", ["README.md", pytest.param("docs/python.md", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["README.md", "docs/python.md"])
 def test_the_code_of_the_documents(page: str, tmp_path: Path) -> None:
     """As a script without `if __name__ == "__main__"`, in an empty folder."""
     program = blocks(CHECKOUT / page)

@@ -36,6 +36,7 @@ def runs(folder: Path, jets: int, capsys: pytest.CaptureFixture[str]) -> None:
     assert "`salt-hls train mine.yaml` of a copy of build/trained/quickstart.yaml" in printed
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_jets")
 def test_a_short_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -20,7 +20,10 @@ from salt_hls.hls.csim import run_csim
 from salt_hls.models.tagger import load_tagger, sample_inputs
 from salt_hls.system.processes import process_pool
 
-SHIPPED = sorted(p.stem for p in MODELS.glob("*.yaml"))
+SHIPPED = [
+    pytest.param(p.stem, marks=() if p.stem == "salt_p4" else pytest.mark.slow)
+    for p in sorted(MODELS.glob("*.yaml"))
+]
 
 
 @pytest.mark.parametrize("model", SHIPPED)

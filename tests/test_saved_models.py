@@ -238,7 +238,9 @@ def test_rtl_figures_and_budget_of_an_mlp(
         assert np.array_equal(outputs, made.outputs)
         assert report.synthesis[0].ii_cycles == 1 and report.io_type == io_type
         return
-    _, seen, report = build_rtl(made, Options(), BUDGET, tmp_path / "cache", 2, said.append)
+    _, seen, report = build_rtl(
+        made, Options(), BUDGET, tmp_path / "cache", 2, lambda what, *_: said.append(what)
+    )
     bits = {r.layer: r for r in report.bit_accuracy if r.pair == "csim/rtl"}
     assert set(bits) == {"mass", "logits"}
     assert all(r.events == 257 and not r.mismatches for r in bits.values())
@@ -246,6 +248,7 @@ def test_rtl_figures_and_budget_of_an_mlp(
     assert "<html" in (made.folder / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_golden_and_bench_of_an_mlp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tagger_module, "DRAWN", 500)
     path = saved(tmp_path, two_headed())
@@ -427,6 +430,7 @@ def test_a_whole_yaml_serves_for_its_grid_and_target(small_model: Make, tmp_path
 # ---- diagnose
 
 
+@pytest.mark.slow
 def test_diagnose_says_when_it_does_not_apply(tmp_path: Path) -> None:
     """As a user sees it: the warning about the grid, then the one line."""
     path = saved(tmp_path, mlp(), inputs=None)

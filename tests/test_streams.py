@@ -12,7 +12,15 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from streaming import LINFORMER, VARIANTS, built, graph_of
+from streaming import (
+    LINFORMER,
+    SHALLOW,
+    VARIANTS,
+    assert_loops_are_processes,
+    built,
+    graph_of,
+    log_streams,
+)
 
 from salt_hls.check.compare import first_difference, keras_layers
 from salt_hls.config import ModelConfig, load_yaml
@@ -288,8 +296,11 @@ def test_order_and_fill_of_a_small_network() -> None:
 @pytest.mark.parametrize(
     ("lanes", "changes"),
     [
-        (1, {"particles": 150, "width": 16, "heads": 4, "feed_forward": 16}),
-        (3, {"particles": 200, "classes": 1, **LINFORMER}),
+        pytest.param(
+            *(1, {"particles": 150, "width": 16, "heads": 4, "feed_forward": 16}),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(*(3, {"particles": 200, "classes": 1, **LINFORMER}), marks=pytest.mark.slow),
         (4, {"particles": 64, "classes": 2, "blocks": 2, "project_first": False}),
     ],
     ids=["SAL-T, 150", "Linformer, 200 by threes, binary", "two blocks, 64 by fours"],
@@ -334,43 +345,10 @@ def test_build(small_model: Callable[..., Path], tmp_path: Path) -> None:
 
 # ---- the C++ loops read and write as their processes say
 
-STREAM = """\
-#pragma once
-#include <cstdio>
-#include <deque>
-#include <string>
-
-namespace hls {
-template <class T> class stream {
-    std::deque<T> data;
-    std::string name;
-    void log(char what) {
-        FILE *file = fopen("@LOG@", "a");
-        fprintf(file, "%c %s\\n", what, name.c_str());
-        fclose(file);
-    }
-
-  public:
-    explicit stream(const std::string &name = "nameless") : name(name) {}
-    T read() {
-        log('r');
-        T value = data.at(0);
-        data.pop_front();
-        return value;
-    }
-    void write(const T &value) {
-        log('w');
-        data.push_back(value);
-    }
-};
-} // namespace hls
-"""
-
 
 def logged(project: Path, size: int, folder: Path) -> list[str]:
     """What the streams of a project do during one jet, in order."""
-    log = folder / "log.txt"
-    (folder / "hls_stream.h").write_text(STREAM.replace("@LOG@", str(log)))
+    log = log_streams(folder)
     subprocess.run(
         ["g++", "-O0", "-std=c++11", "-w", "-fPIC", "-shared", f"-I{folder}", "-Ifirmware/ap_types",
          "firmware/small.cpp", "small_bridge.cpp", "-o", folder / "logged.so"],
@@ -381,25 +359,12 @@ def logged(project: Path, size: int, folder: Path) -> list[str]:
     return log.read_text().splitlines()
 
 
-@pytest.mark.parametrize(("lanes", "changes"), [(2, {}), (1, LINFORMER)])
+@pytest.mark.parametrize(("lanes", "changes"), [(2, {}), (1, LINFORMER), (2, SHALLOW)])
 def test_loops_are_the_processes(lanes: int, changes: dict[str, Any], tmp_path: Path) -> None:
     _, made = built(tmp_path, lanes, **changes)
-    network, theirs = network_of(made.graph), made.hls4ml
-    names = {t: v.name for n in theirs.get_layers() for t, v in n.variables.items()}
-    names[theirs.outputs[0]] = theirs.get_output_variables()[0].name
-    (given,) = theirs.get_input_variables()
+    (given,) = made.hls4ml.get_input_variables()
     events = logged(write_project(made), given.size(), tmp_path)
-    for name, process in network.processes.items():
-        for step in range(process.steps):
-            for what, channels in (("r", process.reads), ("w", process.writes)):
-                expected = [
-                    f"{what} {names.get(channel, channel.split('/')[-1])}"
-                    for channel, steps in channels.items()
-                    if step in steps
-                ]
-                got, events = events[: len(expected)], events[len(expected) :]
-                assert sorted(got) == sorted(expected), f"{name}, step {step}"
-    assert not events
+    assert_loops_are_processes(made.hls4ml, events)
 
 
 # ---- configuration

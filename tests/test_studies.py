@@ -12,6 +12,7 @@ import yaml
 
 from salt_hls.config import MODELS, ModelConfig, load_yaml
 from salt_hls.errors import UserError
+from salt_hls.fixed import FixedType
 from salt_hls.jets.dataset import JetSet
 from salt_hls.models.build import build_model
 from salt_hls.studies import compare, run
@@ -107,6 +108,7 @@ def test_the_shipped_study_answers_its_questions() -> None:
         assert Results(path).correct(record).mean() == pytest.approx(record.accuracy)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eager")
 def test_runs_are_trained_once_shared_and_compared(data: Path, tmp_path: Path) -> None:
     path = write_study(tmp_path)
@@ -168,6 +170,7 @@ def test_runs_are_trained_once_shared_and_compared(data: Path, tmp_path: Path) -
     assert results.missing(runs, jets) == [] and len(results.missing(runs, "others")) == 6
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eager")
 def test_an_interrupted_run_continues(data: Path, tmp_path: Path) -> None:
     phases = {
@@ -300,10 +303,13 @@ def test_blocks_make_no_difference(
 def test_widths_change_widths_alone() -> None:
     types = load_yaml(MODELS / "salt_p4.yaml", ModelConfig).types
     assert types is not None
+    inside = types.attention.model_copy(update={"context": FixedType.parse("ap_fixed<10,6>")})
+    types = types.model_copy(update={"attention": inside})
     narrow = Widths(weights=5, activations=7).types(types)
     assert {t.width for t in [*narrow.weights.values(), narrow.biases]} == {5}
-    assert {t.width for _, t in narrow.attention} == {7} == {narrow.embed.width, narrow.head.width}
-    assert narrow.output == types.output
+    widths = {t.width for k, t in narrow.attention if k != "context"}
+    assert widths == {7} == {narrow.embed.width, narrow.head.width}
+    assert (narrow.output, narrow.attention.context) == (types.output, types.attention.context)
     assert narrow.attention.sum.overflow == types.attention.sum.overflow
     for (_, a), (_, b) in zip(narrow.attention, types.attention, strict=True):
         assert (a.int_bits, a.signed, a.rounding) == (b.int_bits, b.signed, b.rounding)

@@ -17,6 +17,10 @@ class Write(Drain):
 
     first: int = 0
 
+    @property
+    def transparent(self) -> bool:
+        return self.first == 0
+
     def writes(self) -> Sequence[int]:
         return range(self.first, self.steps)
 

@@ -20,6 +20,10 @@ class Read(Feed):
     steps: int
     held: bool = False
 
+    @property
+    def transparent(self) -> bool:
+        return not self.held
+
     def reads(self) -> dict[Channel, Sequence[int]]:
         # A held token must be there at every step: trivially true after the first.
         return {self.channel: [0] if self.held else range(self.steps)}
@@ -53,6 +57,10 @@ class Rom(Feed):
     """Constants, (steps, values)."""
 
     values: NDArray[np.float64]
+
+    @property
+    def transparent(self) -> bool:
+        return True
 
     def operand(self, step: int, tokens: Mapping[str, Token], state: State) -> Token:
         return np.asarray(self.values[step])

@@ -69,6 +69,17 @@ class Graph:
         by_tensor = {tensor.name: node for node in self.nodes for tensor in node.outputs}
         return [by_tensor[tensor.name] for tensor in self.outputs]
 
+    def loops(self) -> list[Loop]:
+        """How it runs under io_stream: each loop after those it reads from, under a name of its
+        own; `UserError` for a node that has no such form."""
+        found: dict[str, Loop] = {}
+        for node in self.nodes:
+            for loop in node.loops():
+                while loop.name in found:
+                    loop.name += "_"
+                found[loop.name] = loop
+        return list(found.values())
+
     def run(
         self,
         inputs: Sequence[Array],

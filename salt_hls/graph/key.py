@@ -26,6 +26,7 @@ CODE = _code(
     "rtl/*.py",
     "rtl/*.v",
     "rtl/*.cpp",
+    "rtl/*.json",
     without=(_TEST_CASES,),
 )
 """What makes firmware and RTL from a graph, and simulates them."""
@@ -34,6 +35,7 @@ FIRMWARE_CODE = _code(
     "**/*.py",
     "rtl/*.v",
     "rtl/*.cpp",
+    "rtl/*.json",
     without=(
         _TEST_CASES,
         "cli/*.py",

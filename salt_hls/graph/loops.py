@@ -53,6 +53,14 @@ class Feed(ABC):
     shape: tuple[int, ...]
 
     @property
+    def transparent(self) -> bool:
+        """Whether nothing is kept: the operand is the token read in the same step, or a constant.
+
+        The kernel may then have the value itself in place of a token.
+        """
+        return False
+
+    @property
     def size(self) -> int:
         """Values of the operand."""
         return math.prod(self.shape)
@@ -82,6 +90,11 @@ class Drain(ABC):
     channel: Channel
     steps: int
 
+    @property
+    def transparent(self) -> bool:
+        """Whether every step's token is the result itself, unchanged."""
+        return False
+
     def writes(self) -> Sequence[int]:
         """Steps whose result completes a token."""
         return [self.steps - 1]
@@ -107,7 +120,7 @@ class Loop:
     """A loop of `steps` steps a jet around a kernel.
 
     feeds: by name of the operand. operations: by name of the value, in order, each a function of
-    the values before it.
+    the values before it. The names are the loop's own.
     """
 
     name: str

@@ -85,13 +85,10 @@ def network_of(graph: Graph) -> Network:
     Raises `UserError` for a node that has no form on streams.
     """
     processes: dict[str, Process] = {}
-    for node in graph.nodes:
-        if node.operation is None:
-            steps = range(node.output.transfers)
-            writes = {tensor.name: steps for tensor in node.outputs}
-            processes[node.name] = Process(node.name, len(steps), {}, writes)
-        else:
-            processes |= {loop.name: process_of(loop) for loop in node.loops()}
+    for tensor in graph.inputs:
+        name, steps = f"input/{tensor.name}", range(tensor.transfers)
+        processes[name] = Process(name, len(steps), {}, {tensor.name: steps})
+    processes |= {loop.name: process_of(loop) for loop in graph.loops()}
     for tensor in graph.outputs:
         name, steps = f"output/{tensor.name}", range(tensor.transfers)
         processes[name] = Process(name, len(steps), {tensor.name: steps}, {})

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 from salt_hls.fixed import Array, FixedType
-from salt_hls.graph.drains import Write
-from salt_hls.graph.feeds import Read
-from salt_hls.graph.loops import Loop
-from salt_hls.graph.tensor import Tensor
+from salt_hls.graph.drains import Collect, Write
+from salt_hls.graph.feeds import Read, Window
+from salt_hls.graph.loops import Drain, Loop
+from salt_hls.graph.tensor import Channel, Tensor
 
 
 class Operation(ABC):
@@ -60,3 +61,28 @@ class TokenWise(Operation):
 def reading(tensor: Tensor, steps: int, held: bool = False) -> Read:
     """A transfer of a tensor every step or, `held`, one that stays for all of them."""
     return Read(tensor.type.exact(), tensor.transfer_shape, tensor.channel, steps, held)
+
+
+def sliding(
+    name: str, result: str, kind: FixedType, rows: Tensor, columns: int, around: tuple[int, int]
+) -> tuple[list[Drain], Window]:
+    """Drains for the `result` of a loop of node `name`, and the window that its next loop sees.
+
+    result: rows of `columns` values of type `kind`, as many of them and as many in a transfer as
+    the tensor `rows` has. around: rows before and after each that the window shows. Those after
+    travel together with the first one, so every step of the next loop emits.
+    """
+    (up, down), lanes, steps = around, rows.lanes, rows.transfers
+    ahead = math.ceil(down / lanes)
+    early = min(ahead, steps)
+    size = lanes * columns
+    drains: list[Drain] = []
+    together = rest = None
+    if early:
+        together = Channel(f"{name}/early", kind, early * size)
+        drains.append(Collect((result,), together, steps, early, size))
+    if early < steps:
+        rest = Channel(f"{name}/late", kind, size)
+        drains.append(Write((result,), rest, steps, early))
+    shape = (up + lanes + down, columns)
+    return drains, Window(kind, shape, together, rest, rows.shape[0], lanes, steps, up, ahead)

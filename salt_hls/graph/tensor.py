@@ -8,6 +8,11 @@ from dataclasses import dataclass
 from salt_hls.fixed import FixedType
 
 
+def identifier(name: str) -> str:
+    """A name as Verilog takes it."""
+    return "".join(c if c.isalnum() else "_" for c in name)
+
+
 @dataclass(frozen=True)
 class Tensor:
     """Values of one type that pass from a node to others.
@@ -68,7 +73,7 @@ class Channel:
     @property
     def identifier(self) -> str:
         """Its name in Verilog."""
-        return "c_" + "".join(c if c.isalnum() else "_" for c in self.name)
+        return f"c_{identifier(self.name)}"
 
     @property
     def bits(self) -> int:

@@ -30,7 +30,7 @@ from salt_hls.layers import KERAS_CLASSES
 from salt_hls.layers.fixed_activation.keras import FixedActivation
 from salt_hls.layers.fixed_activation.operation import Function
 from salt_hls.layers.keras_ops import quantizer_config, quantizer_of
-from salt_hls.layers.types import activation_type, declared_type, quantizer_text, weight_type
+from salt_hls.layers.types import activation_type, quantizer_text, weight_type
 
 Layer = Any
 """A Keras layer."""
@@ -221,7 +221,7 @@ def _quantized_bits(fixed_type: FixedType) -> str:
 def _grid_weight(layer: Layer, which: str) -> tuple[NDArray[np.float64], FixedType]:
     """A weight as the forward pass uses it, and a signed type of its grid."""
     quantizer = quantizer_of(layer, which)
-    config = quantizer_config(quantizer) or {}
+    config = quantizer_config(quantizer)
     values = np.asarray(quantizer(tf.convert_to_tensor(getattr(layer, which))), np.float64)
     found = None
     if config["class_name"] == "quantized_bits" and config["config"]["bits"] > 1:
@@ -271,7 +271,7 @@ def _activate(work: _Lowering, layer: Layer, function: Any, x: Typed) -> Typed:
     if getattr(function, "__name__", "") == "relu":
         to = _range_type(layer.name, 0.0, max(x.type.max, 0.0), x.type.frac_bits)
         return work.fixed(layer.name, "", "relu", to, x)
-    to = activation_type(quantizer_config(function) or {}, layer.name)
+    to = activation_type(quantizer_config(function), layer.name)
     # QKeras returns x + (q(x) - x), whose difference must be exact too.
     fraction = max(to.frac_bits, x.type.frac_bits)
     _check_float32(layer.name, "its rounding", max(x.type.max, -x.type.min, to.max), fraction)
@@ -284,17 +284,8 @@ def _activate(work: _Lowering, layer: Layer, function: Any, x: Typed) -> Typed:
 
 def _ours(work: _Lowering, layer: Layer, operands: list[Typed]) -> Typed:
     """A layer of salt_hls, copied."""
-    config = layer.get_config()
-    copy = type(layer).from_config({**config, "name": work.name(layer.name)})
-    if config.get("types"):
-        result = FixedType.parse(config["types"]["output"])
-    elif "output_type" in config:
-        result = declared_type(config)
-    else:
-        raise UserError(
-            f"layer {layer.name}: no types, so it is a float layer and has no firmware; "
-            "declare them"
-        )
+    copy = type(layer).from_config({**layer.get_config(), "name": work.name(layer.name)})
+    result = layer.operation().output_type
     tensors = [x.tensor for x in operands]
     given = tensors if len(tensors) > 1 else tensors[0]
     return work.add(copy, given, result, layer.name, layer.get_weights())

@@ -149,10 +149,6 @@ def _merge(node: hls4ml.Node) -> Operation:
     return standard.Merge(operator, _output(node))
 
 
-def _clone(node: hls4ml.Node) -> Operation:
-    return standard.Clone(_output(node))
-
-
 def _concatenate(node: hls4ml.Node) -> Operation:
     axis = int(node.get_attr("axis"))
     if axis >= 0:
@@ -163,10 +159,6 @@ def _concatenate(node: hls4ml.Node) -> Operation:
 def _reshape(node: hls4ml.Node) -> Operation:
     rank = len(node.get_input_variable().shape)
     return standard.Reshape(rank, shape_of(node.get_output_variable()), _output(node))
-
-
-def _transpose(node: hls4ml.Node) -> Operation:
-    return standard.Transpose(tuple(int(axis) for axis in node.get_attr("perm")), _output(node))
 
 
 def _pool(node: hls4ml.Node, rows: int) -> standard.GlobalPooling:
@@ -182,10 +174,6 @@ def _pool(node: hls4ml.Node, rows: int) -> standard.GlobalPooling:
     return standard.GlobalPooling("average", accum, _output(node))
 
 
-def _global_pooling(node: hls4ml.Node) -> Operation:
-    return _pool(node, int(node.get_input_variable().shape[-2]))
-
-
 def _pooling(node: hls4ml.Node) -> Operation:
     if node.get_attr("pad_left") or node.get_attr("pad_right"):
         raise UserError(f"layer {node.name}: pooling over padding; use padding='valid'")
@@ -197,14 +185,16 @@ _STANDARD: dict[str, Callable[[hls4ml.Node], Operation]] = {
     "Activation": _activation,
     "ApplyAlpha": _scale,
     "BatchNormalization": _scale,
-    "Clone": _clone,
+    "Clone": lambda node: standard.Clone(_output(node)),
     "Concatenate": _concatenate,
     "Conv1D": _conv1d,
     "Dense": _dense,
-    "GlobalPooling1D": _global_pooling,
+    "GlobalPooling1D": lambda node: _pool(node, int(node.get_input_variable().shape[-2])),
     "Merge": _merge,
     "PointwiseConv1D": _dense,
     "Pooling1D": _pooling,
     "Reshape": _reshape,
-    "Transpose": _transpose,
+    "Transpose": lambda node: standard.Transpose(
+        tuple(map(int, node.get_attr("perm"))), _output(node)
+    ),
 }

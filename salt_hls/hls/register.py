@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-
 from salt_hls.hls.keras2_reader import read_keras2_models
 from salt_hls.hls.nodes import register_header, register_layer
 from salt_hls.hls.our_models import prepare_hls4ml
-from salt_hls.layers import KERAS_CLASSES, STEMS
+from salt_hls.layers import KERAS_CLASSES, STEMS, keras_class
 
 
 def register() -> None:
@@ -15,7 +13,5 @@ def register() -> None:
     read_keras2_models()
     register_header("nnet_tokens.h")
     for stem, name in zip(STEMS, KERAS_CLASSES, strict=True):
-        import_module(f"salt_hls.layers.{stem}.keras")
-        operation = getattr(import_module(f"salt_hls.layers.{stem}.operation"), name)
-        register_layer(stem, name, operation)
+        register_layer(stem, name, keras_class(name).operation_class)
     prepare_hls4ml()

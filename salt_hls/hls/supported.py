@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
 
 import tensorflow as tf
 
@@ -18,7 +17,6 @@ from salt_hls.layers.types import (
     activation_type,
     check_quantizer,
     quantizer_text,
-    weight_type,
 )
 
 LOGITS = "end the model at its logits: the largest stays the largest"
@@ -95,18 +93,8 @@ def _check_tensors(layer: tf.keras.layers.Layer) -> None:
             )
 
 
-def _config(quantizer: Any) -> dict[str, Any]:
-    """Configuration of a quantizer object; of a function its name."""
-    if hasattr(quantizer, "get_config"):
-        return quantizer_config(quantizer) or {}
-    return {"class_name": getattr(quantizer, "__name__", str(quantizer)), "config": {}}
-
-
 def _ours(layer: tf.keras.layers.Layer) -> None:
     """Our layers: the operation checks the declared types."""
-    if getattr(layer, "kernel", None) is not None:
-        quantizer = quantizer_of(layer, "kernel")
-        weight_type(None if quantizer is None else _config(quantizer), layer.name)
     layer.operation()
 
 
@@ -118,7 +106,7 @@ def _dense(layer: tf.keras.layers.Layer) -> None:
                 f"layer {layer.name}: no {position}_quantizer, so its {position} is a float; "
                 f"give {WEIGHTS}" + (" or use_bias=False" if position == "bias" else "")
             )
-        config = _config(quantizer)
+        config = quantizer_config(quantizer)
         check_quantizer(config, layer.name, position, WEIGHT_QUANTIZERS, WEIGHTS)
         if not config["config"].get("keep_negative", 1):
             raise UserError(
@@ -134,7 +122,7 @@ def _activation(layer: tf.keras.layers.Layer) -> None:
     if function is None:
         return
     if hasattr(function, "get_config"):
-        activation_type(_config(function), layer.name)
+        activation_type(quantizer_config(function), layer.name)
         return
     name = getattr(function, "__name__", str(function))
     if name not in ("linear", "relu"):

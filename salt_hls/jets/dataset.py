@@ -97,8 +97,8 @@ class JetSet:
             file.attrs["classes"] = list(self.classes)
             file.attrs["features"] = list(self.features)
             file.attrs["jet_columns"] = list(JET_COLUMNS)
-        with replacing(path) as partial:
-            partial.write_bytes(content.getbuffer())
+        with replacing(path) as partial, content.getbuffer() as whole:
+            partial.write_bytes(whole)
 
     @staticmethod
     def read(path: Path, rows: slice = slice(None), particles: int = MAX_CONSTITUENTS) -> JetSet:

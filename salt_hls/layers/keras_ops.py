@@ -6,6 +6,7 @@ of the float function (straight-through), and zero where a saturating type clips
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -68,16 +69,23 @@ def lookup(table: Table, x: tf.Tensor, function: Callable[[tf.Tensor], tf.Tensor
     return value_with_gradient_of(value, function(x))
 
 
+def parsed_type(text: str | None) -> FixedType | None:
+    """The type of an `ap_fixed<...>` text; `None`, for float, stays `None`."""
+    return None if text is None else FixedType.parse(text)
+
+
 def weight_quantizer(spec: Any) -> Quantizer | None:
     """A QKeras weight quantizer from its text, config or object; `None` stays `None`."""
     return None if spec is None else get_quantizer(spec)
 
 
-def quantizer_config(quantizer: Any) -> dict[str, Any] | None:
-    """The JSON form of a weight quantizer, which `weight_quantizer` reads back."""
+def quantizer_config(quantizer: Any) -> Any:
+    """The JSON form of a quantizer, which `weight_quantizer` reads back; of a function its name."""
     if quantizer is None:
         return None
-    return {"class_name": type(quantizer).__name__, "config": quantizer.get_config()}
+    if hasattr(quantizer, "get_config"):
+        return {"class_name": type(quantizer).__name__, "config": quantizer.get_config()}
+    return {"class_name": getattr(quantizer, "__name__", str(quantizer)), "config": {}}
 
 
 def quantized(weight: tf.Tensor, quantizer: Quantizer | None) -> tf.Tensor:
@@ -86,7 +94,11 @@ def quantized(weight: tf.Tensor, quantizer: Quantizer | None) -> tf.Tensor:
 
 
 class ExactLayer(tf.keras.layers.Layer):
-    """A layer with a fixed-point operation, of the class of this name in its `operation.py`."""
+    """A layer with a fixed-point operation, of the class of this name in its `operation.py`.
+
+    Every argument of its constructor becomes an attribute of the same name: a type, a quantizer, or
+    what JSON has.
+    """
 
     operation_class: ClassVar[type[LayerOperation]]
 
@@ -97,6 +109,11 @@ class ExactLayer(tf.keras.layers.Layer):
         self.shapes = tuple(tuple(shape)[1:] for shape in shapes)
         super().build(input_shape)
 
+    def get_config(self) -> dict[str, Any]:
+        parameters = inspect.signature(self.__init__).parameters.values()  # type: ignore[misc]
+        names = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
+        return {**super().get_config(), **{name: _as_json(getattr(self, name)) for name in names}}
+
     def operation(self) -> LayerOperation:
         """The operation with the present weights, for the shapes the layer was built with."""
         return self.operation_class.from_keras(self.get_config(), self.shapes, self._weight)
@@ -105,6 +122,12 @@ class ExactLayer(tf.keras.layers.Layer):
         weight = tf.convert_to_tensor(getattr(self, name))
         value = quantized(weight, getattr(self, f"{name}_quantizer", None))
         return np.asarray(value, np.float64).reshape(shape)
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, FixedType):
+        return str(value)
+    return quantizer_config(value) if callable(value) else value
 
 
 def quantizer_of(layer: tf.keras.layers.Layer, weight: str) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,14 @@ from qkeras import QActivation, QDense, get_quantizer
 from salt_hls.config import Feature, Inputs, ModelConfig, Types, first_fault
 from salt_hls.errors import UserError
 from salt_hls.fixed import FixedType
-from salt_hls.layers import KERAS_CLASSES
+from salt_hls.layers import KERAS_CLASSES, keras_class
 from salt_hls.layers.conv_attention.keras import ConvAttention
-from salt_hls.layers.conv_attention.operation import padding, scale_shift
+from salt_hls.layers.conv_attention.operation import scale_shift, type_names
 from salt_hls.layers.dynamic_tanh.keras import DynamicTanh
 from salt_hls.layers.fixed_activation.keras import FixedActivation
 from salt_hls.layers.head_dense.keras import HeadDense
+from salt_hls.layers.head_filter.keras import HeadFilter
+from salt_hls.layers.head_filter.operation import padding
 from salt_hls.layers.keras_ops import quantizer_of
 from salt_hls.layers.partitioned_projection.keras import PartitionedProjection
 from salt_hls.layers.partitioned_projection.operation import Mode
@@ -69,6 +71,18 @@ class Builder:
             name=f"{prefix}{what}_projection",
         )
 
+    def filtered(self, x: tf.Tensor, prefix: str, what: str, heights: Sequence[int]) -> tf.Tensor:
+        """Queries or keys behind their own filters, if they have any."""
+        if what not in self.config.filtered:
+            return x
+        return HeadFilter(
+            self.config.heads,
+            heights,
+            kernel_quantizer=self.weights(f"{what}_filter"),
+            output_type=self.text(f"{what}_filter"),
+            name=f"{prefix}{what}_filter",
+        )(x)
+
     def keys_and_values(self, x: tf.Tensor, prefix: str) -> list[tf.Tensor]:
         """K' and V' (batch, p, d); plain K and V (batch, N, d) for full attention."""
         config = self.config
@@ -95,32 +109,46 @@ class Builder:
         return outputs
 
     def block(self, x: tf.Tensor, prefix: str) -> tf.Tensor:
-        """Attention and feed-forward, each with its residual and dynamic tanh."""
+        """Attention and feed-forward, with residuals and dynamic tanh."""
+        if self.config.block == "parallel":
+            # The attention is there last: it meets the sum of the others.
+            rest = Add(name=f"{prefix}residual1")([x, self.feed_forward(x, prefix)])
+            total = Add(name=f"{prefix}residual2")([rest, self.attention(x, prefix)])
+            return self.tanh(total, prefix, "tanh1")
+        attended = Add(name=f"{prefix}residual1")([x, self.attention(x, prefix)])
+        middle = self.tanh(attended, prefix, "tanh1")
+        total = Add(name=f"{prefix}residual2")([middle, self.feed_forward(middle, prefix)])
+        return self.tanh(total, prefix, "tanh2")
+
+    def attention(self, x: tf.Tensor, prefix: str) -> tf.Tensor:
+        """What attention adds to x (batch, N, d)."""
         config = self.config
         query = self.dense(prefix, "query", config.width, bias=False)(x)
         query = FixedActivation("linear", self.text("query"), name=f"{prefix}query_fixed")(query)
-        attention = self.attend([query, *self.keys_and_values(x, prefix)], prefix)
-        attention = self.dense(prefix, "output", config.width)(attention)
-        middle = self.tanh(Add(name=f"{prefix}residual1")([x, attention]), prefix, "tanh1")
-        hidden = self.dense(prefix, "ff1", config.feed_forward)(middle)
-        hidden = FixedActivation("relu", self.text("feed_forward"), name=f"{prefix}ff1_relu")(
-            hidden
-        )
-        hidden = self.dense(prefix, "ff2", config.width)(hidden)
-        return self.tanh(Add(name=f"{prefix}residual2")([middle, hidden]), prefix, "tanh2")
+        query = self.filtered(query, prefix, "query", config.filter_heights)
+        key, value = self.keys_and_values(x, prefix)
+        key = self.filtered(key, prefix, "key", (config.partitions,))
+        return self.dense(prefix, "output", config.width)(self.attend([query, key, value], prefix))
+
+    def feed_forward(self, x: tf.Tensor, prefix: str) -> tf.Tensor:
+        """What the feed-forward layers add to x (batch, N, d)."""
+        hidden = self.dense(prefix, "ff1", self.config.feed_forward)(x)
+        relu = FixedActivation("relu", self.text("feed_forward"), name=f"{prefix}ff1_relu")
+        return self.dense(prefix, "ff2", self.config.width)(relu(hidden))
 
     def attend(self, tensors: list[tf.Tensor], prefix: str) -> tf.Tensor:
         """Attention of queries (batch, N, d) to keys and values (batch, p, d)."""
         config, types = self.config, None
+        heights, normalize = config.kernel_heights, config.softmax.normalize
         if self.types is not None:
-            types = {k: str(t) for k, t in self.types.attention}
-            if not config.filter_heights:
-                del types["conv"]
+            names = type_names(bool(heights), normalize)
+            types = {name: str(getattr(self.types.attention, name)) for name in names}
         return ConvAttention(
             config.heads,
-            config.filter_heights,
-            kernel_quantizer=self.weights("attention") if config.filter_heights else None,
+            heights,
+            kernel_quantizer=self.weights("attention") if heights else None,
             types=types,
+            **config.softmax.model_dump(),
             name=f"{prefix}attention",
         )(tensors)
 
@@ -154,8 +182,9 @@ def build_model(
     for block in range(1, config.blocks + 1):
         x = make.block(x, f"block{block}_")
     x = tf.keras.layers.GlobalMaxPooling1D(name="pool")(x)
-    x = make.dense("", "head", config.width)(x)
-    x = FixedActivation("relu", make.text("head"), name="head_relu")(x)
+    if config.head == "mlp":
+        x = make.dense("", "head", config.width)(x)
+        x = FixedActivation("relu", make.text("head"), name="head_relu")(x)
     x = make.dense("", "classes", config.classes)(x)
     outputs = FixedActivation("linear", make.text("output"), name="logits")(x)
     return tf.keras.Model(inputs, outputs, name="tagger")
@@ -197,10 +226,10 @@ def load_keras_model(path: Path) -> tf.keras.Model:
     from qkeras.utils import _add_supported_quantized_objects
 
     layers = check_no_code(path)
-    objects: dict[str, Any] = {}
+    objects: dict[str, Any] = {name: keras_class(name) for name in KERAS_CLASSES}
     _add_supported_quantized_objects(objects)
     objects["QActivation"] = _LoadableQActivation
-    known = {*dir(tf.keras.layers), *dir(tf.keras), *objects, *KERAS_CLASSES, "Functional"}
+    known = {*dir(tf.keras.layers), *dir(tf.keras), *objects, "Functional"}
     for name, kind in layers.items():
         if kind not in known:
             raise UserError(f"{path}: layer {name}: {kind} is no layer of Keras, QKeras or SAL-T")

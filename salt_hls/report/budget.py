@@ -195,6 +195,16 @@ def describe(record: SynthesisRecord | None) -> str | None:
     return None if record is None else f"{record.stage} ({record.source})"
 
 
+def slow(record: SynthesisRecord, most: int = 8) -> str:
+    """Names the stages whose delay is over the stage budget, the slowest first."""
+    stages = record.slow_stages
+    names = [f"{stage.name} {stage.delay_ns:g} ns" for stage in stages[:most]]
+    if len(stages) > most:
+        names.append(f"{len(stages) - most} more")
+    among = f"{len(stages)} of {len(record.modules)} stages"
+    return f"{among} over the {record.stage_budget_ns:g} ns of a stage: {', '.join(names)}"
+
+
 def conditions(best: dict[str, Best]) -> str:
     """What to say beside the figures: the clock they are for, and whether it was routed."""
     record = best["clock_ns"].record
@@ -295,7 +305,9 @@ def _check_clock(limit: float, best: Best) -> BudgetCheck:
     notes = [TIMED[record.stage]] if record.stage in TIMED else []
     if record.clock_estimated_ns is None:
         check.estimated = True
-        notes = [f"estimated from {record.levels} levels of logic, not placed and routed"]
+        notes = [f"estimated from {record.timed_by}, not placed and routed"]
+        if record.slow_stages:
+            notes.append(slow(record))
     if target is not None and needed > target:
         notes.append(f"misses its target of {target:g} ns")
     elif record.wns_ns is not None and record.wns_ns < 0:
@@ -330,7 +342,7 @@ def _check_latency(limit: float, best: dict[str, Best], target: float | None) ->
             check.verdict = "unproven"
     elif timer.clock_estimated_ns is None:
         check.estimated = True
-        check.note = f"{at}, estimated from {timer.levels} levels of logic"
+        check.note = f"{at}, estimated from {timer.timed_by}"
     return check
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from salt_hls.report.budget import STAGES, Best, best_figures, conditions
+from salt_hls.report.budget import STAGES, Best, best_figures, conditions, slow
 from salt_hls.report.records import (
     RESOURCES,
     BudgetCheck,
@@ -272,6 +272,7 @@ def _pipeline(records: Sequence[SynthesisRecord]) -> dict[str, Any] | None:
         "placed": placed,
         "length": length,
         "hidden": len(timed) - len(rows),
+        "slow": slow(record) if record.slow_stages else "",
         "profile": _profile(record) if placed and len(timed) > STAGES_AS_BARS else None,
     }
 
@@ -388,7 +389,9 @@ def _sources(records: Sequence[SynthesisRecord]) -> list[dict[str, Any]]:
         if record.needed_ns is not None:
             clock = f"{_figure(record.needed_ns)} of {_figure(record.clock_ns, 'ns')}"
             guessed = record.clock_estimated_ns is None
-            figures["Clock"] = f"{clock}, estimated from levels of logic" if guessed else clock
+            figures["Clock"] = f"{clock}, estimated from {record.timed_by}" if guessed else clock
+        if record.srl:
+            figures["LUT"] += f" ({_figure(record.srl)} shift registers)"
         if record.status is not None:
             figures["Simulation"] = record.status.lower()
         tool = " ".join(filter(None, (record.tool, record.version, record.design_state)))

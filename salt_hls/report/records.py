@@ -48,10 +48,9 @@ Nanoseconds = float | tuple[float | None, float | None] | None
 
 RESOURCES = ("lut", "ff", "dsp", "bram18", "uram")
 
-LEVEL_NS = 0.35
-"""A look-up table (or carry chain) and the wire to it, in an UltraScale+ -2 device, as rule of
-thumb; with the registers at both ends logic takes REGISTER_NS + levels * LEVEL_NS."""
-REGISTER_NS = 0.2
+LEVEL_NS, REGISTER_NS = 0.35, 0.2
+"""The rule of thumb of reports before schema 3, which know no delays: REGISTER_NS + levels *
+LEVEL_NS. It is too short for adders: docs/hardware.md."""
 
 
 class Strict(BaseModel):
@@ -75,7 +74,8 @@ class Resources(Strict):
 class Module(Resources):
     """Figures of one part of a design: a pipeline stage, or an instance in an HLS report.
 
-    `carry` counts CARRY8 primitives, `levels` the LUTs and carries on the longest path.
+    `carry` counts CARRY8 primitives, `levels` the LUTs and carries on the longest path, whose
+    delay by the table of delays is `delay_ns`. `srl` of the `lut` are shift registers.
     """
 
     name: str
@@ -83,8 +83,10 @@ class Module(Resources):
     """Clock cycles after the first input; null when parts overlap in ways the tool does not say."""
     latency_cycles: Cycles = None
     ii_cycles: Cycles = None
+    srl: NonNegativeInt | None = None
     carry: NonNegativeInt | None = None
     levels: NonNegativeInt | None = None
+    delay_ns: float | None = None
 
 
 class Mismatch(Strict):
@@ -174,9 +176,11 @@ class SynthesisRecord(Resources):
     design_state: str | None = None
     clock_estimated_ns: float | None = None
     """Period the tool says the logic needs (for timing summaries: period - worst slack)."""
+    clock_by_delays_ns: float | None = None
+    """Period the slowest stage needs by the table of delays, never a tool's timing. Unknown where
+    products are in DSP slices, which have no delay there."""
     clock_by_levels_ns: float | None = None
-    """Period the logic needs by the rule of thumb for its `levels`; filled in, never a tool's
-    timing. Unknown where products are in DSP slices, which are no look-up tables."""
+    """Of reports before schema 3: period by the rule of thumb for the `levels`."""
     clock_uncertainty_ns: float | None = None
     slack_ns: float | None = None
     """Of the HLS summary: target - uncertainty - estimate."""
@@ -208,17 +212,37 @@ class SynthesisRecord(Resources):
     interval_min_avg_max: list[NonNegativeInt | None] | None = None
     """As the simulator prints it; 0 when only one transaction ran."""
     total_cycles: NonNegativeInt | None = None
+    srl: NonNegativeInt | None = None
+    """Of the `lut`, those that are shift registers; their bits are not in `ff`."""
     carry: NonNegativeInt | None = None
     levels: NonNegativeInt | None = None
+    stage_budget_ns: float | None = None
+    """Greatest delay that a pipeline stage may have for the target."""
+    over_budget: list[str] = []
+    """Names of the stages that have more; filled in."""
     modules: list[Module] = []
     notes: list[str] = []
     """What a reader of the figures must know, one sentence each."""
 
     @property
     def needed_ns(self) -> float | None:
-        """The period the logic needs, as the tool says, else by its levels; None: not timed."""
-        told = self.clock_estimated_ns
-        return self.clock_by_levels_ns if told is None else told
+        """The period the logic needs, as the tool says, else by its delays; None: not timed."""
+        told = (self.clock_estimated_ns, self.clock_by_delays_ns, self.clock_by_levels_ns)
+        return next((ns for ns in told if ns is not None), None)
+
+    @property
+    def timed_by(self) -> str:
+        """What a period that no tool timed is estimated from."""
+        if self.clock_by_delays_ns is None:
+            return f"{self.levels} levels of logic"
+        return f"the delays of {self.levels} levels of logic"
+
+    @property
+    def slow_stages(self) -> list[Module]:
+        """Those over the stage budget, the slowest first."""
+        budget = self.stage_budget_ns
+        over = [m for m in self.modules if budget and m.delay_ns and m.delay_ns > budget + 1e-9]
+        return sorted(over, key=lambda m: -(m.delay_ns or 0))
 
     @property
     def period_ns(self) -> float | None:
@@ -233,7 +257,9 @@ class SynthesisRecord(Resources):
 
     @model_validator(mode="after")
     def _fill(self) -> SynthesisRecord:
-        if self.clock_by_levels_ns is None and self.levels is not None and not self.dsp:
+        self.over_budget = [module.name for module in self.slow_stages]
+        untimed = self.clock_by_delays_ns is None and self.clock_by_levels_ns is None
+        if untimed and self.levels is not None and not self.dsp:
             self.clock_by_levels_ns = round(REGISTER_NS + self.levels * LEVEL_NS, 3)
             self.latency_ns = None  # earlier versions wrote it for the target
         if self.latency_ns is None:
@@ -329,8 +355,9 @@ class BudgetVerdict(Strict):
         return [check for check in self.checks if check.verdict == verdict]
 
 
-SCHEMA: Literal[2] = 2
-"""Version of report.json. 2 has `verdict` and `bit_exact`; 1 is read."""
+SCHEMA: Literal[3] = 3
+"""Version of report.json. 2 has `verdict` and `bit_exact`, 3 delays and shift registers; earlier
+ones are read."""
 
 
 class Report(Strict):
@@ -339,7 +366,7 @@ class Report(Strict):
     inputs_sha256: of the checked events. physics: `None` where the inputs are no labelled jets.
     """
 
-    schema_version: Literal[2] = Field(default=SCHEMA, alias="schema")
+    schema_version: Literal[3] = Field(default=SCHEMA, alias="schema")
     model: str
     backend: str | None = None
     io_type: str | None = None
@@ -375,7 +402,7 @@ class Report(Strict):
         if not isinstance(data, dict):
             return data
         rest = {k: v for k, v in data.items() if k not in cls.model_computed_fields}
-        return rest | {"schema": SCHEMA} if rest.get("schema") == 1 else rest
+        return rest | {"schema": SCHEMA} if rest.get("schema") in (1, 2) else rest
 
     def to_json(self) -> str:
         """JSON text, the same bytes for the same content."""

@@ -8,18 +8,17 @@ clocks; `timing` says when its tokens are where.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from salt_hls.errors import UserError
 from salt_hls.graph.drains import Write
-from salt_hls.graph.feeds import Read, Rom
 from salt_hls.graph.graph import Graph
-from salt_hls.graph.loops import Drain, Loop, State, Token
+from salt_hls.graph.loops import Drain, Loop, State, Step, Token
 from salt_hls.graph.network import most_waiting
-from salt_hls.graph.tensor import Channel
+from salt_hls.graph.tensor import Channel, identifier
 
 
 @dataclass(frozen=True)
@@ -108,10 +107,14 @@ def design_of(graph: Graph) -> Design:
     """
     if len(graph.inputs) != 1 or len(graph.outputs) != 1:
         raise UserError("RTL of io_stream: the model must have one input and one output")
+    if graph.outputs[0].transfers > 1:
+        raise UserError(
+            f"RTL of io_stream: the output has the shape {graph.outputs[0].shape}, which leaves in "
+            "several transfers; pool over the particles"
+        )
     builder = _Builder(graph)
-    for node in graph.nodes:
-        for loop in node.loops():
-            builder.add(loop)
+    for loop in graph.loops():
+        builder.add(loop)
     (given,), (output,) = graph.inputs, graph.outputs
     sink = builder.channel(output.name)
     units = builder.units
@@ -131,34 +134,47 @@ class _Builder:
 
     def add(self, loop: Loop) -> None:
         """Into the unit in which its operands meet, or as a new one."""
-        unit = self._unit(loop)
+        unit, names = self._unit(loop), self._names(loop)
         for name, feed in loop.feeds.items():
-            if not unit.has(name):
-                if isinstance(feed, Read) and feed.channel.name in self.tensors:
-                    self.channel(feed.channel.name)
-                unit.feeds[name] = feed
-        unit.operations.update(loop.operations)
+            if not unit.has(names[name]):
+                for channel in feed.reads():
+                    if channel.name in self.tensors:
+                        self.channel(channel.name)
+                unit.feeds[names[name]] = feed
+        for name, operation in loop.operations.items():
+            unit.operations[names[name]] = _with_names(operation, names)
         for drain in loop.drains:
             # A tensor leaves the kernel only if somebody outside needs it.
-            if not (isinstance(drain, Write) and drain.channel.name in self.tensors):
-                self._drain(unit, drain)
+            results = tuple(names[result] for result in drain.results)
+            if results != (drain.channel.name,):
+                self._drain(unit, replace(drain, results=results))
+
+    def _names(self, loop: Loop) -> dict[str, str]:
+        """Names in a unit of a loop's values: of the tensors that they are, else of its own."""
+        names = {name: f"{loop.name}/{name}" for name in (*loop.feeds, *loop.operations)}
+        for drain in loop.drains:
+            if drain.transparent and drain.channel.name in self.tensors:
+                names[drain.results[0]] = drain.channel.name
+        for name, feed in loop.feeds.items():
+            tensors = [channel.name for channel in feed.reads() if channel.name in self.tensors]
+            if feed.transparent and tensors:
+                names[name] = tensors[0]
+        return names
 
     def _unit(self, loop: Loop) -> Loop:
         """An earlier unit of as many steps that has an operand, or a new one.
 
         Units only read from earlier ones, so what joins one closes no circle.
         """
-        joins = all(
-            isinstance(f, Rom) or type(f) is Read and not f.held for f in loop.feeds.values()
-        )
+        joins = all(feed.transparent for feed in loop.feeds.values())
         inside = outside = -1
-        for name in loop.feeds:
-            has = (k for k, unit in enumerate(self.units) if unit.has(name))
+        for channel in loop.reads():
+            has = (k for k, unit in enumerate(self.units) if unit.has(channel.name))
             inside = max(inside, *has, -1)
-            outside = max(outside, self.writers.get(name, -1))
+            outside = max(outside, self.writers.get(channel.name, -1))
         if joins and inside > outside and self.units[inside].steps == loop.steps:
             return self.units[inside]
-        self.units.append(Loop(_identifier(loop.name), loop.steps))
+        self.units.append(Loop(identifier(loop.name), loop.steps))
         return self.units[-1]
 
     def _drain(self, unit: Loop, drain: Drain) -> None:
@@ -174,5 +190,8 @@ class _Builder:
         return found
 
 
-def _identifier(name: str) -> str:
-    return "".join(c if c.isalnum() else "_" for c in name)
+def _with_names(operation: Step, names: Mapping[str, str]) -> Step:
+    """A loop's operation on the values of a unit; names: in the unit, by that in the loop."""
+    return lambda values: operation(
+        {name: values[value] for name, value in names.items() if value in values}
+    )

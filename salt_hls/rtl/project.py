@@ -15,12 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from alkaid.codegen import RTLModel
 from alkaid.trace import trace
-from alkaid.trace.passes import (
-    add_surrogate,
-    dead_code_elimin,
-    fuse_ternary_adders,
-    optimize,
-)
+from alkaid.trace.passes import optimize
 from numpy.typing import NDArray
 
 from salt_hls.config import CLOCK_NS, PART
@@ -29,6 +24,10 @@ from salt_hls.fixed import FixedType
 from salt_hls.graph.graph import Graph
 from salt_hls.graph.key import graph_digest
 from salt_hls.report.records import Module, SynthesisRecord
+from salt_hls.rtl.delay_lines import delay_lines
+from salt_hls.rtl.delays import CLOCK_UNCERTAINTY, own_delay, stage_budget
+from salt_hls.rtl.products import MULTIPLY, MUX, expand_products, is_multiple
+from salt_hls.rtl.sums import merge_sums
 from salt_hls.rtl.tracer import HLS4MLTracer
 from salt_hls.system.digest import digest
 from salt_hls.system.progress import Progress, silent
@@ -38,22 +37,6 @@ from salt_hls.system.wording import command
 Multipliers = Literal["lut", "dsp"]
 TOP = "salt"
 MANIFEST = "rtl.json"
-CLOCK_UNCERTAINTY = 0.1
-"""Share of the clock period that the constraints keep for jitter; the logic gets the rest."""
-
-CONSTANT_ADDER_NS = 0.7
-
-_ADD_CONSTANT, _MULTIPLY = 4, 7  # alkaid operation codes
-
-
-def stage_budget(clock_ns: float) -> float:
-    """Greatest estimated delay of a pipeline stage for a clock period, both in nanoseconds.
-
-    The delays are alkaid's, made for VU13P-class devices: an adder of b bits takes
-    1.09 + 0.025 (b - 1) ns, a multiplexer 0.5 ns. A stage gets the period less the uncertainty;
-    an operation longer than that gets a stage of its own.
-    """
-    return clock_ns * (1 - CLOCK_UNCERTAINTY)
 
 
 @dataclass(frozen=True)
@@ -118,13 +101,15 @@ class Port:
 class Stage:
     """One pipeline stage: combinational module `module`, registers after it.
 
-    lut, dsp: alkaid's estimate; ff: bits of the registers behind it.
+    lut, dsp: estimate of the logic. ff: bits of the registers behind it; srl: look-up tables of the
+    shift registers that begin there, whose bits are not in `ff`.
     """
 
     module: str
     lut: int
     dsp: int
     ff: int
+    srl: int
 
 
 @dataclass(frozen=True)
@@ -157,11 +142,11 @@ class RtlProject:
     clock_ns: float
     stage_delay_ns: float
     multipliers: Multipliers
-    ternary_adders: bool
     inputs: Port
     outputs: Port
     output_types: tuple[str, ...]
     input_ff: int
+    input_srl: int
     stages: tuple[Stage, ...]
     streaming: Streaming | None = None
 
@@ -228,7 +213,7 @@ class RtlProject:
     def record(self, parts: Sequence[Module], *, source: str, **about: Any) -> SynthesisRecord:
         """Figures of every stage as one record of the design; registers are those written here.
 
-        parts: of the stages, in order, then of what is around them.
+        parts: logic of the stages, in order, then of what is around them.
         """
         around = [*parts[len(self.stages) :]]
         modules = [
@@ -237,7 +222,9 @@ class RtlProject:
                     "start_cycle": None if self.streaming else k + 1,
                     "latency_cycles": 1,
                     "ii_cycles": 1,
+                    "lut": (part.lut or 0) + stage.srl,
                     "ff": stage.ff,
+                    "srl": stage.srl,
                 }
             )
             for k, (part, stage) in enumerate(zip(parts, self.stages, strict=False))
@@ -248,10 +235,9 @@ class RtlProject:
             top=self.top,
             part=self.part,
             clock_ns=self.clock_ns,
-            lut=sum(part.lut or 0 for part in parts),
-            ff=self.input_ff
-            + sum(stage.ff for stage in self.stages)
-            + sum(part.ff or 0 for part in around),
+            lut=self.input_srl + sum(part.lut or 0 for part in modules),
+            ff=self.input_ff + sum(part.ff or 0 for part in modules),
+            srl=self.input_srl + sum(part.srl or 0 for part in modules),
             dsp=sum(part.dsp or 0 for part in parts),
             bram18=sum(part.bram18 or 0 for part in parts),
             uram=0,
@@ -273,22 +259,21 @@ def generate(
     part: str = PART,
     stage_delay_ns: float | None = None,
     multipliers: Multipliers = "lut",
-    ternary_adders: bool = False,
     feature_types: Sequence[FixedType] | None = None,
     progress: Progress = silent,
 ) -> RtlProject:
     """Writes the pipelined Verilog (initiation interval 1) of a graph.
 
     clock_ns sets the number of stages, through `stage_budget`; stage_delay_ns overrides that.
-    multipliers: of two variables, as look-up tables or DSP slices. ternary_adders: add three
-    values at once, which Vivado maps well and Yosys does not. feature_types: see `HLS4MLTracer`.
+    multipliers: of two variables, as look-up tables or DSP slices. feature_types: see
+    `HLS4MLTracer`.
     The same inputs give the same bytes; a folder that has them already is kept. Raises `UserError`
     when `folder` has something else in it than an RTL project.
     """
     folder = folder.resolve()
     check_options(clock_ns, multipliers)
     delay = stage_budget(clock_ns) if stage_delay_ns is None else stage_delay_ns
-    options = (clock_ns, part, delay, multipliers, ternary_adders, feature_types)
+    options = (clock_ns, part, delay, multipliers, feature_types)
     key = rtl_key(graph, options)
     if (before := existing(folder)) and before.key == key:
         return before
@@ -302,8 +287,6 @@ def generate(
         )
     # The symbolic arrays know tighter ranges than a second trace of the result would.
     logic = optimize(trace(inputs, outputs, optimize=False), keep_dead_inputs=True, retrace=False)
-    if ternary_adders:
-        logic = add_surrogate(dead_code_elimin(fuse_ternary_adders(logic)), _skip_op8_cost=True)
     progress(f"RTL: writing Verilog of {len(logic.ops)} operations")
     with replacing_folder(folder, is_project) as work:
         model = write_pipeline(logic, work, TOP, delay, part, clock_ns, multipliers)
@@ -315,7 +298,6 @@ def generate(
             clock_ns=clock_ns,
             stage_delay_ns=delay,
             multipliers=multipliers,
-            ternary_adders=ternary_adders,
             inputs=port_of(model.fsm.inp_signals[0]),
             outputs=port_of(model.fsm.out_signals[0]),
             output_types=tuple(
@@ -363,8 +345,10 @@ def write_pipeline(
     multipliers: Multipliers,
 ) -> RTLModel:
     """Verilog of a traced program as module `name`, cut into stages of `delay` nanoseconds."""
+    if multipliers == "lut":
+        logic = expand_products(logic)
     model = RTLModel(
-        _schedule(logic, delay),
+        _schedule(merge_sums(logic), delay),
         folder,
         name,
         latency_cutoff=delay,
@@ -382,7 +366,9 @@ def write_pipeline(
         "build_quartus_prj.tcl", "metadata.json", f"src/{name}.sdc", f"src/{name}_wrapper.v"
     ):  # fmt: skip
         (folder / unused).unlink()
-    _choose_multipliers(folder / "src/static/multiplier.v", multipliers)
+    if multipliers == "dsp":
+        _ask_for_dsp(folder / "src/static/multiplier.v")
+    shutil.copy(Path(__file__).with_name("sums.v"), folder / "src/static")
     return model
 
 
@@ -394,30 +380,31 @@ def port_of(signal: Any) -> Port:
 
 
 def registers_and_stages(model: RTLModel, multipliers: Multipliers) -> dict[str, Any]:
-    """Fields `input_ff` and `stages` of a pipeline's `RtlProject`."""
+    """Fields `input_ff`, `input_srl` and `stages` of a pipeline's `RtlProject`."""
     registers = {name: signal.width for name, signal in model.fsm.signals.items() if signal.reg}
+    first, *moved = delay_lines(list(model.fsm.logic.values()))
     stages = []
     for k, (module, logic) in enumerate(model.fsm.logic.items()):
         costs: Counter[int] = Counter()
         for op in logic.ops:
             costs[op.opcode] += op.cost
-        products = sum(op.opcode == _MULTIPLY for op in logic.ops)
+        products = sum(op.opcode == MULTIPLY for op in logic.ops)
         use_dsp = multipliers == "dsp"
+        bits = registers.get(f"stage{k + 1}_inp", registers["model_out"])
         stages.append(
             Stage(
                 module=module,
-                lut=round(sum(costs.values()) - use_dsp * costs[_MULTIPLY]),
+                lut=round(sum(costs.values()) - use_dsp * costs[MULTIPLY]),
                 dsp=use_dsp * products,
-                ff=registers.get(f"stage{k + 1}_inp", registers["model_out"]),
+                ff=bits - moved[k].ff,
+                srl=moved[k].srl,
             )
         )
-    return {"input_ff": registers["model_inp_reg"], "stages": tuple(stages)}
-
-
-def _own_delay(logic: Any, op: Any) -> float:
-    """Delay of one operation; alkaid counts none for a constant, which is a carry chain too."""
-    ready = max((logic.ops[i].latency for i in op.addr), default=op.latency)
-    return float(op.latency - ready) + (CONSTANT_ADDER_NS if op.opcode == _ADD_CONSTANT else 0.0)
+    return {
+        "input_ff": registers["model_inp_reg"] - first.ff,
+        "input_srl": first.srl,
+        "stages": tuple(stages),
+    }
 
 
 def _schedule(logic: Any, budget: float) -> Any:
@@ -429,7 +416,7 @@ def _schedule(logic: Any, budget: float) -> Any:
     ends: list[float] = []
     for op in logic.ops:
         start = max((ends[i] for i in op.addr), default=0.0)
-        own = min(_own_delay(logic, op), budget)
+        own = min(own_delay(logic, op), budget)
         boundary = (np.floor(start / budget + 1e-9) + 1) * budget
         ends.append(boundary + own if start + own > boundary + 1e-9 else start + own)
     # The last stage ends at a multiple too, so that alkaid's equal cuts fall on all of them.
@@ -437,14 +424,31 @@ def _schedule(logic: Any, budget: float) -> Any:
     outputs = {i for i in logic.out_idxs if i >= 0}
     read = {i for op in logic.ops for i in op.addr}
     ends = [last if i in outputs - read else end for i, end in enumerate(ends)]
+    _move_to_readers(logic, ends, budget)
     ops = [op._replace(latency=float(end)) for op, end in zip(logic.ops, ends, strict=True)]
     return logic._replace(ops=ops)
 
 
-def _choose_multipliers(path: Path, multipliers: Multipliers) -> None:
-    if multipliers == "lut":
-        shutil.copyfile(Path(__file__).with_name("multiplier.v"), path)
-        return
+def _move_to_readers(logic: Any, ends: list[float], budget: float) -> None:
+    """Has what products select from, and select, made late.
+
+    A multiplexer that takes no time goes into the stage of what reads it: there one look-up table
+    does for both; apart, each would need its own, and registers. 3a and -a, which are wider than a,
+    are made in the stage before the first that reads them.
+    """
+    earliest: dict[int, float] = {}
+    for i in reversed(range(len(ends))):
+        op = logic.ops[i]
+        if i in earliest and op.opcode == MUX and own_delay(logic, op) == 0:
+            ends[i] = earliest[i]
+        elif i in earliest and is_multiple(op):
+            stage = np.ceil(earliest[i] / budget - 1e-9) - 1
+            ends[i] = max(ends[i], float(stage * budget) - 1e-6)
+        for source in op.addr:
+            earliest[source] = min(earliest.get(source, ends[i]), ends[i])
+
+
+def _ask_for_dsp(path: Path) -> None:
     product = "  wire [BW_BUF - 1:0] buffer;"
     text = path.read_text()
     if product not in text:

@@ -19,6 +19,7 @@ from salt_hls.fixed import FixedType
 from salt_hls.graph.graph import Graph
 from salt_hls.graph.loops import Loop, when
 from salt_hls.graph.tensor import Channel
+from salt_hls.rtl.delays import stage_budget
 from salt_hls.rtl.design import Design, design_of, timing
 from salt_hls.rtl.project import (
     TOP,
@@ -33,7 +34,6 @@ from salt_hls.rtl.project import (
     port_of,
     registers_and_stages,
     rtl_key,
-    stage_budget,
     write_manifest,
     write_pipeline,
 )
@@ -74,7 +74,7 @@ def generate_stream(
     stages: list[Stage] = []
     tables: dict[str, str] = {}
     pipelines: dict[str, int] = {}
-    registers = 0
+    registers = shift_registers = 0
     with replacing_folder(folder, is_project) as work:
         for unit in design.units:
             progress(f"RTL: writing Verilog of {unit.name}")
@@ -86,6 +86,7 @@ def generate_stream(
             kernels.append((port_of(model.fsm.inp_signals[0]), port_of(model.fsm.out_signals[0])))
             found = registers_and_stages(model, multipliers)
             registers += found["input_ff"]
+            shift_registers += found["input_srl"]
             stages += [replace(s, module=f"{name}_{s.module}") for s in found["stages"]]
             pipelines[unit.name] = len(found["stages"]) + 1
         times = timing(design, pipelines)
@@ -107,11 +108,11 @@ def generate_stream(
             clock_ns=clock_ns,
             stage_delay_ns=delay,
             multipliers=multipliers,
-            ternary_adders=False,
             inputs=_bus(design.source),
             outputs=_bus(sink),
             output_types=(str(sink.type),) * sink.size,
             input_ff=registers,
+            input_srl=shift_registers,
             stages=tuple(stages),
             streaming=Streaming(
                 transfers=design.units[0].steps,

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 from alkaid.converter.plugin import ALIRTracerPluginBase
-from alkaid.trace import FVArray, HWConfig
+from alkaid.trace import FVArray, HWConfig, fixed_variable_array
 from alkaid.trace.fixed_variable import FVariable
+from alkaid.trace.passes import surrogate
 
 from salt_hls.errors import UserError
 from salt_hls.fixed import Array, FixedType
@@ -43,6 +44,90 @@ def _of_ordered(choose: Callable[[Any, Any], Any], greater: bool) -> Callable[[A
 # x - y is known to have no sign: then that bit is not its sign.
 FVariable.max_of = _of_ordered(FVariable.max_of, greater=True)
 FVariable.min_of = _of_ordered(FVariable.min_of, greater=False)
+
+
+def _in_one_step(quantize: Callable[..., Any]) -> Callable[..., Any]:
+    def quantized(
+        self: Any, k: int, i: int, f: int, overflow_mode: str = "WRAP", round_mode: str = "TRN"
+    ) -> Any:
+        k, i, f = int(k), int(i), int(f)
+        known = self.low == self.high or k + i + f <= 0
+        if overflow_mode != "SAT" or round_mode == "RND_CONV" or known:
+            return quantize(self, k, i, f, overflow_mode, round_mode)
+        if round_mode == "RND" and f < self.kif[2]:
+            self = self + 2.0 ** (-f - 1)
+        signed, integers, _ = self.kif
+        if signed + integers <= -f:
+            return quantize(self, k, i, f, overflow_mode)
+        return _saturated(quantize(self, signed, integers, f), k, i, f)
+
+    return quantized
+
+
+TOP_BITS = 6
+"""Bits that one look-up table judges."""
+
+
+def _saturated(x: Any, k: int, i: int, f: int) -> Any:
+    """x, in steps of 2**-f, clipped to ap_[u]fixed: the bits above the result's, together, say
+    whether it overflows, and x's sign to which side. alkaid compares with both bounds, in a row.
+    """
+    step = 2.0**-f
+    low, high = -(2.0**i) * k, 2.0**i - step
+    if x.low >= low and x.high <= high:
+        return x
+    if not k and x.low < 0:
+        return _saturated(x.relu(), k, i, f)
+    if x.low >= high or x.high <= low:
+        return FVariable.from_const(high if x.low >= high else low, hwconf=x.hwconf)
+    signed, integers, _ = x.kif
+    if signed + integers - i > TOP_BITS:
+        return x.max_of(low).min_of(high).quantize(k, i, f)
+    top = x.quantize(signed, integers, -i)  # floor(x / 2**i)
+    values = np.arange(top.low, top.high + top.step / 2, top.step)
+    fits = (values == 0) | ((values == -(2.0**i)) & bool(k))
+    outside = top.lookup(np.where(fits, 0.0, 1.0))
+    bound = low if x.low < low else high
+    if x.low < low and x.high > high:
+        bound = x.msb_mux(low, high)
+    inside = x.quantize(k, i, f)
+    return outside.msb_mux(bound, inside, (max(low, x.low), min(high, x.high), step))
+
+
+FVariable.quantize = _in_one_step(FVariable.quantize)
+
+
+def _solved_once(solve: Callable[..., Any]) -> Callable[..., Any]:
+    known: dict[Any, Any] = {}
+
+    def solved(matrix: Any, *, qintervals: Any, latencies: Any, **options: Any) -> Any:
+        given = (tuple(qintervals), tuple(latencies), tuple(sorted(options.items())))
+        key = (matrix.tobytes(), matrix.shape, *given)
+        if key not in known:
+            known[key] = solve(matrix, qintervals=qintervals, latencies=latencies, **options)
+        return known[key]
+
+    return solved
+
+
+# Every particle goes through the same matrices.
+fixed_variable_array.cmvm_solve = _solved_once(fixed_variable_array.cmvm_solve)
+
+
+def _priced_once(price: Callable[..., Any]) -> Callable[..., Any]:
+    known: dict[Any, Any] = {}
+
+    def priced(interval: Any, table: Any, *options: Any, **named: Any) -> Any:
+        key = (interval, table.spec.hash, options, tuple(named.items()))
+        if key not in known:
+            known[key] = price(interval, table, *options, **named)
+        return known[key]
+
+    return priced
+
+
+# And through the same tables.
+surrogate.cost_lat_lut = _priced_once(surrogate.cost_lat_lut)
 
 
 def symbols(shape: Sequence[int], types: Sequence[FixedType]) -> Array:

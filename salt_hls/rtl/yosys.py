@@ -12,6 +12,9 @@ from pathlib import Path
 
 from salt_hls.errors import UserError
 from salt_hls.report.records import Module, SynthesisRecord
+from salt_hls.rtl import delays
+from salt_hls.rtl.delay_lines import LONGEST, SHORTEST
+from salt_hls.rtl.delays import period_for
 from salt_hls.rtl.project import RtlProject
 from salt_hls.system.digest import digest
 from salt_hls.system.extras import need
@@ -29,8 +32,9 @@ _TABLE = re.compile(r"\btable_[0-9a-f_]+")
 class StageFigures:
     """Figures of one stage's logic; `inv` are inverters, most of which a placer absorbs.
 
-    levels: look-up tables and carry chains on the longest path. ff: registers; those behind a
-    pipeline stage are not in it.
+    levels: look-up tables and carry chains on the longest path; delay_ns: of that by the table of
+    delays. ff: registers; those behind a pipeline stage are not in it. srl: of `lut`, shift
+    registers.
     """
 
     module: str
@@ -40,7 +44,9 @@ class StageFigures:
     dsp: int
     bram18: int
     levels: int
+    delay_ns: float
     ff: int
+    srl: int
 
     @property
     def carry8(self) -> int:
@@ -77,6 +83,13 @@ class Synthesis:
         """The stage with the most logic levels."""
         return max(self.everything, key=lambda stage: stage.levels)
 
+    @property
+    def clock_ns(self) -> float | None:
+        """The period that the slowest stage needs; None with DSP slices, which have no delay."""
+        if any(stage.dsp for stage in self.everything):
+            return None
+        return period_for(max(stage.delay_ns for stage in self.everything))
+
     def record(
         self, latency_cycles: int | None = None, ii_cycles: int | None = None
     ) -> SynthesisRecord:
@@ -84,14 +97,15 @@ class Synthesis:
         project = self.project
         notes = [
             f"{self.inv} inverters are not in the LUT figure; a placer absorbs most of them.",
-            f"{self.carry8} CARRY8. FF are the bits of the pipeline registers; Vivado turns some "
-            "into shift-register LUTs.",
+            f"{self.carry8} CARRY8.",
+            f"Bits that {SHORTEST} or more registers only delay are counted as shift registers, a "
+            f"LUT for up to {LONGEST} clocks.",
             f"Deepest stage {self.deepest.module}: {self.deepest.levels} logic levels.",
         ]
         if project.multipliers == "dsp":
             notes.append(
                 "Products in DSP slices count as one level, but take longer: no clock is estimated "
-                "from the levels."
+                "from the delays."
             )
         parts = [
             Module(
@@ -101,7 +115,9 @@ class Synthesis:
                 bram18=stage.bram18,
                 carry=stage.carry8,
                 levels=stage.levels,
+                delay_ns=stage.delay_ns,
                 ff=stage.ff,
+                srl=stage.srl,
             )
             for stage in self.everything
         ]
@@ -114,6 +130,8 @@ class Synthesis:
             ii_cycles=ii_cycles,
             carry=self.carry8,
             levels=self.deepest.levels,
+            clock_by_delays_ns=self.clock_ns,
+            stage_budget_ns=round(project.stage_delay_ns, 3),
             notes=notes,
         )
 
@@ -176,7 +194,8 @@ def _key(project: RtlProject, module: str) -> str:
     dsp = project.multipliers == "dsp"
     # Tables are named by their content, so the text of the stage stands for them.
     anonymous = text.replace(f"module {module} ", "module stage ", 1)
-    return digest(anonymous, static, dsp, sorted(boxes.values()), _STAGE, version("pyosys"))[:24]
+    code = [_STAGE, Path(delays.__file__)]
+    return digest(anonymous, static, dsp, sorted(boxes.values()), code, version("pyosys"))[:24]
 
 
 def _stage(project: RtlProject, module: str, timeout_s: float, result: Path) -> None:

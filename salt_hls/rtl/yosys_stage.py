@@ -2,7 +2,7 @@
 
 JOB is JSON: `top`, `sources` (Verilog files), `dsp` (map products to DSP slices), `boxes` (modules
 that stay outside: the design then has state, and its memories are mapped as such). RESULT gets
-counts of primitives and the depth of the logic.
+counts of primitives and the depth of the logic, in levels and by the table of delays.
 """
 
 from __future__ import annotations
@@ -10,8 +10,11 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from salt_hls.rtl.delays import CARRY4_NS, CARRY_NS, LUT_NS, WIDE_LUT_NS
 
 LUTS_OF_WIDTH = {7: 2, 8: 4}
 """Functions of 7 and 8 inputs are LUT6s joined by the multiplexers of a slice."""
@@ -49,9 +52,11 @@ def main(job: Path, result: Path) -> None:
     commands += [f"select {given['top']}", f'write_json -selected "{netlist}"']
     for command in commands:
         libyosys.run_pass(command, design)
-    found = json.loads(netlist.read_text())["modules"][given["top"]]["cells"]
-    cells = [cell for cell in found.values() if cell["type"] not in boxes]
-    result.write_text(json.dumps({**count(cells), "levels": depth(cells)}))
+    mapped = json.loads(netlist.read_text())["modules"][given["top"]]["cells"]
+    cells = [cell for cell in mapped.values() if cell["type"] not in boxes]
+    result.write_text(
+        json.dumps({**count(cells), "levels": depth(cells), "delay_ns": delay(cells)})
+    )
 
 
 def count(cells: Any) -> dict[str, int]:
@@ -83,10 +88,13 @@ def count(cells: Any) -> dict[str, int]:
             found["lut"] += MEMORIES[kind]
         elif kind.startswith("FD"):
             found["ff"] += 1
+        elif kind.startswith("SRL"):
+            found["lut"] += 1
+            found["srl"] += 1
         elif not kind.startswith("MUXF"):
             raise ValueError(f"unexpected cell {kind} after mapping")
     found["lut"] -= shared(cells)
-    return {key: found[key] for key in ("lut", "inv", "carry4", "dsp", "bram18", "ff")}
+    return {key: found[key] for key in ("lut", "inv", "carry4", "dsp", "bram18", "ff", "srl")}
 
 
 def shared(cells: list[dict[str, Any]]) -> int:
@@ -122,38 +130,84 @@ def depth(cells: list[dict[str, Any]]) -> int:
 
     Paths begin and end at registers; of a memory only the addresses are on one.
     """
-    cells = [cell for cell in cells if not cell["type"].startswith("FD")]
+
+    def level(cell: dict[str, Any], pin: str, _: dict[str, Any] | None) -> int:
+        # A carry that comes from the chain's earlier part adds nothing.
+        return int(not (cell["type"].startswith(("$scope", "MUXF")) or pin == "CI"))
+
+    return round(_longest(cells, level))
+
+
+def delay(cells: list[dict[str, Any]]) -> float:
+    """Nanoseconds on the longest path by the table of delays; inverters take none."""
+
+    def ns(cell: dict[str, Any], pin: str, source: dict[str, Any] | None) -> float:
+        kind, inputs = cell["type"], _table_inputs(cell)
+        if kind == "CARRY4":
+            if pin == "CI":
+                return CARRY4_NS
+            # An adder's table is a cell of its own where there is one.
+            return CARRY_NS + (0 if source and _table_inputs(source) > 1 else LUT_NS)
+        if kind.startswith("MUXF"):
+            return WIDE_LUT_NS
+        if kind.startswith("$scope") or inputs == 1:
+            return 0
+        return LUT_NS + WIDE_LUT_NS * max(inputs - 6, 0)
+
+    return round(_longest(cells, ns), 3)
+
+
+def _table_inputs(cell: dict[str, Any]) -> int:
+    """Inputs of a look-up table; 0 of another cell."""
+    kind = cell["type"]
+    if kind == "$lut":
+        return len(cell["connections"]["A"])
+    if kind == "INV":
+        return 1
+    return int(kind[3:]) if kind.startswith("LUT") else 0
+
+
+def _longest(
+    cells: list[dict[str, Any]],
+    step: Callable[[dict[str, Any], str, dict[str, Any] | None], float],
+) -> float:
+    """The longest path through cells, each of which adds a step for the pin that it is entered by.
+
+    The third argument of `step` is the cell that drives the pin; None: a register or a port.
+    """
+    cells = [cell for cell in cells if not cell["type"].startswith(("FD", "SRL"))]
     driver: dict[int, int] = {}
     for number, cell in enumerate(cells):
         for pin, bits in cell["connections"].items():
             if cell["port_directions"][pin] == "output":
                 driver.update((bit, number) for bit in bits if isinstance(bit, int))
-    users: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    users: dict[int, list[tuple[int, float]]] = defaultdict(list)
     waiting: Counter[int] = Counter()
+    length = [0.0] * len(cells)
     for number, cell in enumerate(cells):
-        sources: dict[int, int] = {}
+        sources: dict[int, float] = {}
         for pin, bits in cell["connections"].items():
             if cell["port_directions"][pin] == "output":
                 continue
-            if cell["type"] in MEMORIES and not pin.startswith(("ADDR", "DPRA")):
-                continue
-            # A carry that comes from the chain's earlier part adds nothing.
-            step = 0 if cell["type"].startswith(("$scope", "MUXF")) or pin == "CI" else 1
+            timed = cell["type"] not in MEMORIES or pin.startswith(("ADDR", "DPRA"))
             for bit in bits:
-                if bit in driver:
-                    sources[driver[bit]] = max(step, sources.get(driver[bit], 0))
-        for source, step in sources.items():
-            users[source].append((number, step))
+                if bit in driver and timed:
+                    source = driver[bit]
+                    taken = step(cell, pin, cells[source])
+                    sources[source] = max(taken, sources.get(source, 0))
+                elif isinstance(bit, int) and pin != "CI":
+                    length[number] = max(length[number], step(cell, pin, None))
+        for source, taken in sources.items():
+            users[source].append((number, taken))
             waiting[number] += 1
-    level = [int(not cell["type"].startswith("$scope")) for cell in cells]
     ready = [number for number in range(len(cells)) if waiting[number] == 0]
     for number in ready:  # grows while it is read: a topological order
-        for user, step in users[number]:
-            level[user] = max(level[user], level[number] + step)
+        for user, taken in users[number]:
+            length[user] = max(length[user], length[number] + taken)
             waiting[user] -= 1
             if waiting[user] == 0:
                 ready.append(user)
-    return max(level, default=0)
+    return max(length, default=0)
 
 
 if __name__ == "__main__":

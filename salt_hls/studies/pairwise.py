@@ -81,8 +81,8 @@ class _BiasedAttention(ConvAttention):
 
     def call(self, inputs: list[tf.Tensor]) -> tf.Tensor:
         query, key, value, bias = inputs
-        attention = tf.nn.softmax(self._convolve(self.logits(query, key)) + bias)
-        context = tf.einsum("bhnc,bchd->bnhd", attention, self._split(value))
+        exp, reciprocal = self._exponentials(self._convolve(self.logits(query, key)) + bias)
+        context = tf.einsum("bhnc,bchd->bnhd", exp * reciprocal, self._split(value))
         return tf.reshape(context, (-1, *query.shape[1:]))
 
 
@@ -92,6 +92,6 @@ class _BiasedBuilder(Builder):
         bias = PairwiseBias(
             config.heads, config.partitions, config.inputs, name=f"{prefix}pairwise_bias"
         )(self.particles)
-        return _BiasedAttention(config.heads, config.filter_heights, name=f"{prefix}attention")(
+        return _BiasedAttention(config.heads, config.kernel_heights, name=f"{prefix}attention")(
             [*tensors, bias]
         )

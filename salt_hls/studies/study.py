@@ -42,7 +42,10 @@ class Widths(Strict):
 
 
 def resized(types: Types, weights: int | None, activations: int | None) -> Types:
-    """`types` at other widths, where given; integer bits, rounding and overflow stay."""
+    """`types` at other widths, where given; integer bits, rounding and overflow stay.
+
+    attention.context, a sum, keeps its width: that of activations is what it is rounded to.
+    """
 
     def resize(value: Any, width: int | None) -> Any:
         if isinstance(value, dict):
@@ -52,12 +55,13 @@ def resized(types: Types, weights: int | None, activations: int | None) -> Types
         modes = (value.rounding, value.overflow)
         return FixedType(max(width, value.int_bits + 1), value.int_bits, value.signed, *modes)
 
-    values = {key: value for key, value in types if key != "attention"}
-    values["attention"] = dict(types.attention)
+    values = {key: value for key, value in types if key != "attention" and value is not None}
+    values["attention"] = {key: value for key, value in types.attention if value is not None}
     changed = {
         key: resize(v, weights if key in ("weights", "biases") else activations)
         for key, v in values.items()
     }
+    changed["attention"]["context"] = types.attention.context
     return Types.model_validate({**changed, "output": types.output})
 
 

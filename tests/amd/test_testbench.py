@@ -59,7 +59,12 @@ def run(project: Path, program: Path) -> int:
 
 
 @pytest.mark.parametrize(
-    ("io_type", "particles_per_clock"), [("io_parallel", 1), ("io_stream", 1), ("io_stream", 3)]
+    ("io_type", "particles_per_clock"),
+    [
+        ("io_parallel", 1),
+        pytest.param("io_stream", 1, marks=pytest.mark.slow),
+        ("io_stream", 3),
+    ],
 )
 def test_a_flipped_bit_fails(io_type: str, particles_per_clock: int, tmp_path: Path) -> None:
     project = tmp_path / "project"

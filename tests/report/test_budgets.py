@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from salt_hls.report.budget import (
     load_parts,
 )
 from salt_hls.report.readers import read_reports
-from salt_hls.report.records import BudgetVerdict, Report, SynthesisRecord
+from salt_hls.report.records import BudgetVerdict, Module, Report, SynthesisRecord
 from salt_hls.system.paths import SYNTH
 
 from .support import DATA
@@ -176,6 +177,28 @@ def test_levels_of_logic_are_an_estimated_clock(
     assert (latency.value, latency.verdict, latency.estimated) == (30 * period, "pass", True)
     assert latency.note == f"30 cycles x {period:g} ns, estimated from {levels} levels of logic"
     assert not any(c.estimated for n, c in found.items() if n not in ("clock_ns", "latency_ns"))
+
+
+def test_stages_over_their_budget_are_named() -> None:
+    """By the text of the verdict, which the page shows too, and in JSON; the slowest first."""
+    delays = {"logic0": 2.25, "logic1": 2.3, "logic2": 2.9}
+    modules = [Module(name=name, delay_ns=ns) for name, ns in delays.items()]
+    about = {"modules": modules, "clock_by_delays_ns": 3.222, "stage_budget_ns": 2.25}
+    slow = by_levels(6, **about)
+    assert slow.over_budget == ["logic2", "logic1"]
+    assert json.loads(slow.model_dump_json())["over_budget"] == slow.over_budget
+    found = {check.name: check for check in judged(slow).checks}
+    assert (found["clock_ns"].value, found["clock_ns"].verdict) == (3.222, "fail")
+    assert found["clock_ns"].note == (
+        "estimated from the delays of 6 levels of logic, not placed and routed; 2 of 3 stages over "
+        "the 2.25 ns of a stage: logic2 2.9 ns, logic1 2.3 ns; misses its target of 2.5 ns"
+    )
+    assert "30 cycles x 3.222 ns, estimated from the delays" in (found["latency_ns"].note or "")
+    many = [Module(name=f"s{k}", delay_ns=2.3) for k in range(10)]
+    note = judged(by_levels(6, **about | {"modules": many})).checks[1].note or ""
+    assert "10 of 10 stages over" in note and note.count("2.3 ns") == 8 and "2 more" in note
+    fits = by_levels(6, **about | {"modules": modules[:1]})
+    assert fits.over_budget == [] and "over" not in (judged(fits).checks[1].note or "")
 
 
 def test_a_rule_of_thumb_is_never_a_tools_timing() -> None:

@@ -186,7 +186,7 @@ def test_a_clock_from_levels_of_logic_is_called_an_estimate() -> None:
     assert "By estimate, not measured: Clock, Latency." in words
     assert "estimated from 7 levels of logic, not placed and routed" in words
     assert page.count('<span class="stage estimate">rtl-synth, estimate</span>') == 4
-    assert "2.65 of 2.5 ns, estimated from levels of logic" in words
+    assert "2.65 of 2.5 ns, estimated from 7 levels of logic" in words
     assert "2.3 of 2.5 ns" in text(render_html(design()))
 
 
@@ -238,6 +238,15 @@ def test_pipeline_bars_stand_where_the_stages_do() -> None:
     assert "3 cycles, 5 LUT, 4 levels" in text(page)
     loose = [module.model_copy(update={"start_cycle": None}) for module in modules]
     assert "parts overlap" in text(render_html(design(modules=loose)))
+
+
+def test_stages_over_their_budget_are_named_beside_the_pipeline() -> None:
+    modules = [
+        Module(name=f"s{k}", start_cycle=k, latency_cycles=1, delay_ns=2 + k / 4) for k in range(3)
+    ]
+    page = render_html(design(modules=modules, stage_budget_ns=2.25))
+    assert '<p class="warn">1 of 3 stages over the 2.25 ns of a stage: s2 2.5 ns.</p>' in page
+    assert "of a stage" not in render_html(design(modules=modules))
 
 
 def test_a_long_pipeline_is_a_profile() -> None:

@@ -69,7 +69,7 @@ def test_keys_of_the_stable_interface() -> None:
         "n_partitions", "versions", "inputs_sha256", "bit_accuracy", "physics", "synthesis",
         "budget", "verdict", "bit_exact",
     ]  # fmt: skip
-    assert (data["schema"], data["verdict"], data["bit_exact"]) == (2, "unproven", True)
+    assert (data["schema"], data["verdict"], data["bit_exact"]) == (3, "unproven", True)
     assert set(data["physics"]["accuracy"]) == {"float", "quantized", "csim"}
     (record,) = data["synthesis"]
     assert list(record)[:11] == [
@@ -122,12 +122,12 @@ def test_a_failed_write_leaves_the_old_file(
         ("", "Invalid JSON"),
         ('{"schema": 1', "Invalid JSON"),
         (
-            '{"schema": 3, "model": 7, "new": 1}',
-            "schema 3 of a newer salt-hls",
+            '{"schema": 4, "model": 7, "new": 1}',
+            "schema 4 of a newer salt-hls",
         ),
-        ('{"schema": 0, "model": "m"}', "schema: Input should be 2, got '0'"),
-        ('{"schema": "2", "model": "m"}', "schema: Input should be 2, got '2'"),
-        ('{"schema": 2, "model": 7}', "model: "),
+        ('{"schema": 0, "model": "m"}', "schema: Input should be 3, got '0'"),
+        ('{"schema": "3", "model": "m"}', "schema: Input should be 3, got '3'"),
+        ('{"schema": 3, "model": 7}', "model: "),
         ("[3]", "Input should be an object"),
         ('{"schema": 1}', "the key 'model' is missing"),
         ('{"model": "m", "extra": 0}', "unknown key 'extra'"),

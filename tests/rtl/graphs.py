@@ -52,8 +52,9 @@ def randomize(model: Any, seed: int = 0) -> None:
         variable.assign(np.where(rng.random(variable.shape) < 0.3, 0, values))
 
 
-def tagger(particles: int = 4) -> Any:
-    """A SAL-T of the smallest size that has every one of its layers."""
+def tagger(particles: int = 4, shallow: bool = False) -> Any:
+    """A SAL-T of the smallest size that has every one of its layers; or one of separable filters,
+    exp of the logits themselves, and normalization after the context."""
     import tensorflow as tf
     from qkeras import QDense
 
@@ -61,6 +62,7 @@ def tagger(particles: int = 4) -> Any:
     from salt_hls.layers.dynamic_tanh.keras import DynamicTanh
     from salt_hls.layers.fixed_activation.keras import FixedActivation
     from salt_hls.layers.head_dense.keras import HeadDense
+    from salt_hls.layers.head_filter.keras import HeadFilter
     from salt_hls.layers.partitioned_projection.keras import PartitionedProjection
 
     def dense(width: int, name: str, kind: str = LINEAR, relu: bool = False) -> Any:
@@ -81,7 +83,19 @@ def tagger(particles: int = 4) -> Any:
         )
     types = {key: "ap_ufixed<5,1,RND,SAT>" for key in ("exp", "reciprocal", "attention")}
     types |= {key: LINEAR for key in ("logits", "conv", "output")} | {"sum": "ap_ufixed<6,2>"}
-    x = ConvAttention(2, (1, 3), Q, types, name="attention")([query, *keys])
+    if shallow:
+        query, keys[0] = (
+            HeadFilter(2, (height,), Q, LINEAR, name=f"{name}_filter")(y)
+            for name, height, y in (("query", 3, query), ("key", 2, keys[0]))
+        )
+        types["context"] = types.pop("conv")
+        del types["attention"]
+        attention = ConvAttention(
+            2, (), types=types, stable=False, normalize="context", scale="table", name="attention"
+        )
+    else:
+        attention = ConvAttention(2, (1, 3), Q, types, name="attention")
+    x = attention([query, *keys])
     x = tf.keras.layers.Add(name="residual")([hidden, dense(4, "out")(x)])
     x = DynamicTanh(LINEAR, "ap_fixed<5,1,RND,SAT>", name="tanh")(x)
     x = tf.keras.layers.GlobalMaxPooling1D(name="pool")(x)

@@ -55,6 +55,7 @@ def sources(report: Report) -> list[str]:
     return [record.source for record in report.synthesis]
 
 
+@pytest.mark.slow
 def test_figures_of_a_small_model_hold(
     firmware: Checked, small_model: Make, tmp_path: Path
 ) -> None:

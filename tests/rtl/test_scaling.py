@@ -28,6 +28,7 @@ def streaming(small_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch)
     return small_model(firmware=STREAM)
 
 
+@pytest.mark.slow
 def test_points_are_simulated_and_synthesized(
     streaming: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from streaming import LINFORMER, VARIANTS, graph_of
+from streaming import LINFORMER, SHALLOW, VARIANTS, graph_of
 
 from salt_hls.errors import UserError
 from salt_hls.firmware.build import checked_firmware
@@ -22,6 +22,7 @@ from salt_hls.fixed import FixedType
 from salt_hls.graph.feeds import Rom
 from salt_hls.graph.graph import Graph, Node
 from salt_hls.graph.loops import when
+from salt_hls.graph.network import network_of, schedule
 from salt_hls.jets.adversarial import adversarial_inputs
 from salt_hls.layers.standard import Dense
 from salt_hls.report.budget import load_budget
@@ -88,6 +89,19 @@ def test_every_weight_and_every_row_counts(tmp_path: Path) -> None:
     values[6, 0] += 1
     first.feeds[name] = replace(rom, values=values)
     assert not np.array_equal(executed(design, jets), expected)
+
+
+def test_a_layer_may_have_the_name_of_a_loop(tmp_path: Path) -> None:
+    graph = graph_of(tmp_path, 2)
+    nodes = [
+        replace(node, name="block1_attention_keys") if node.name == "embed" else node
+        for node in graph.nodes
+    ]
+    renamed = replace(graph, nodes=tuple(nodes))
+    assert schedule(network_of(renamed)) == schedule(network_of(graph))
+    design, jets = design_of(renamed), jets_of(13)
+    assert len({unit.name for unit in design.units}) == 6
+    assert np.array_equal(executed(design, jets), golden(graph, jets))
 
 
 def test_few_units(tmp_path: Path) -> None:
@@ -178,9 +192,10 @@ def test_every_simulated_jet_equals_golden(tmp_path: Path) -> None:
         (1, {"particles": 150}),
         (1, {"share_projections": True, "project_first": True}),
         (3, {"project_first": False}),
+        (2, SHALLOW),
     ],
     ids=["Linformer", "full attention", "p limits the rate", "two blocks", "two particles",
-         "an empty row", "150 particles", "shared projections", "key matrix first"],
+         "an empty row", "150 particles", "shared projections", "key matrix first", "shallow"],
 )  # fmt: skip
 def test_other_designs_equal_golden(lanes: int, changes: dict[str, Any], tmp_path: Path) -> None:
     simulated(tmp_path, lanes, {**SMALLEST, **changes})
@@ -261,11 +276,12 @@ def test_synthesis_counts_what_is_around_the_kernels(
     assert found.around is not None and found.around.module == "salt"
     assert found.around.ff > 500 and found.around.lut > 500
     record = found.record(10, 13)
-    assert record.lut == found.around.lut + found.stages[0].lut
+    assert record.lut == found.around.lut + found.stages[0].lut + (record.srl or 0)
     assert record.ff == small.input_ff + small.stages[0].ff + found.around.ff
     assert record.modules[-1].name == "salt" and record.modules[-1].ff == found.around.ff
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_jets")
 def test_from_a_model_to_its_report(
     small_model: Callable[..., Path], tmp_path: Path, runner: Runner
@@ -276,7 +292,7 @@ def test_from_a_model_to_its_report(
     )  # fmt: skip
     budget = load_budget("template")
     firmware = checked_firmware(str(path), None, tmp_path / "build", budget, 1, lambda *_: None)
-    report = estimate(firmware, Options(), budget, lambda _: None)
+    report = estimate(firmware, Options(), budget, lambda *_: None)
     assert [record.source for record in report.synthesis] == ["alkaid"]
     report = synthesize_rtl(
         firmware, Options(), budget, tmp_path / "cache", 2, runner, lambda *_: None

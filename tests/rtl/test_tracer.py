@@ -40,6 +40,12 @@ def test_trace_of_a_tagger_equals_golden(tagger_graph: Graph) -> None:
     assert len(np.unique(golden(tagger_graph, values))) > 10
 
 
+def test_trace_of_a_shallow_tagger_equals_golden(tmp_path: Path) -> None:
+    graph, values = read_graph(convert(tagger(shallow=True), tmp_path)), events((4, 3))
+    assert np.array_equal(traced(graph, values), golden(graph, values))
+    assert len(np.unique(golden(graph, values))) > 10
+
+
 def test_alkaid_finds_the_tracer_by_its_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,16 @@ TYPES = {
     "output": "ap_fixed<8,4,RND,SAT>",
 }
 NO_CONV = {key: text for key, text in TYPES.items() if key != "conv"}
+CONTEXT = {key: text for key, text in TYPES.items() if key != "attention"} | {
+    "context": "ap_fixed<9,5,RND,SAT>"
+}
+BOUNDED = {
+    "conv": "ap_fixed<6,2,RND,SAT>",
+    "exp": "ap_ufixed<8,3,RND,SAT>",
+    "sum": "ap_ufixed<9,5,RND,SAT>",
+    "reciprocal": "ap_ufixed<8,2,RND,SAT>",
+}
+CLIPPED = {"sum": "ap_ufixed<10,3>", "reciprocal": "ap_ufixed<9,6,RND,SAT>"}
 Q = "ap_fixed<8,3>"
 
 
@@ -24,12 +34,13 @@ def _inputs(
     return (((particles, columns), Q), ((partitions, columns), Q), ((partitions, columns), Q))
 
 
-def _sal_t(heads: int, heights: tuple[int, ...]) -> dict[str, object]:
+def _sal_t(heads: int, heights: tuple[int, ...], **options: object) -> dict[str, object]:
     return {
         "heads": heads,
         "filter_heights": heights,
         "kernel_quantizer": W6,
         "types": TYPES,
+        **options,
     }
 
 
@@ -44,6 +55,33 @@ CASES = (
         "full attention",
         {"heads": 2, "types": {**NO_CONV, "sum": "ap_ufixed<9,4>"}},
         _inputs(6, 6, 4),
+    ),
+    Case(
+        "normalized after the context, scaled in the table",
+        _sal_t(2, (1, 3), normalize="context", scale="table", types=CONTEXT),
+        _inputs(5, 4, 6),
+    ),
+    Case(
+        "exp of the logits themselves",
+        _sal_t(2, (3,), stable=False, types=TYPES | BOUNDED),
+        _inputs(6, 4, 8),
+    ),
+    Case(
+        "exp of logits beyond both ends of its type",
+        _sal_t(2, (1,), stable=False, types=TYPES | CLIPPED),
+        _inputs(6, 3, 8),
+    ),
+    Case(
+        "all three, unsigned logits, no convolution",
+        {
+            "heads": 1,
+            "types": {key: t for key, t in (CONTEXT | BOUNDED).items() if key != "conv"}
+            | {"logits": "ap_ufixed<6,2,RND,SAT>"},
+            "stable": False,
+            "normalize": "context",
+            "scale": "table",
+        },
+        _inputs(5, 4, 8),
     ),
     Case(
         "narrow and coarse",

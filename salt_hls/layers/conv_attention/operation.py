@@ -7,6 +7,15 @@ o[n, h, :] = Q(sum_c A[h, n, c] v[c, h, :])
 
 The published filters of several heights are linear and averaged, so they are the one kernel K;
 their biases cancel in the softmax. Without a kernel C = S (Linformer, full attention with p = N).
+
+Three choices leave the float function as it is and shorten the way from C to o:
+
+- stable: false. e = max(Q(exp(C)), one step): exp is read at C itself. Its type bounds it, from
+  one step (so no sum is 0) to the greatest value, at which it saturates; that is the scale of e.
+- normalize: context. o = Q(Q(sum_c e v) * Q(1/s)): 1/s is looked up while e v is summed. That sum
+  has a declared type: exact, it has as many bits as e, v and log2(p) together, and the product
+  with 1/s more than float32 holds.
+- scale: table. No shift; exp takes its argument times 1/sqrt(D), exact for every D.
 """
 
 from __future__ import annotations
@@ -15,7 +24,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,23 +32,31 @@ from numpy.typing import NDArray
 from salt_hls.errors import UserError
 from salt_hls.fixed import UNOBSERVED, Array, FixedType, Observer, Table
 from salt_hls.graph.drains import Collect, Write
-from salt_hls.graph.feeds import Read, Window
+from salt_hls.graph.feeds import Read
 from salt_hls.graph.loops import Loop
-from salt_hls.graph.operation import reading
+from salt_hls.graph.operation import reading, sliding
 from salt_hls.graph.tensor import Channel, Tensor
+from salt_hls.layers.head_filter.operation import pad, padding
 from salt_hls.layers.layer import Constants, LayerOperation, Members, Shape, Weight
 from salt_hls.layers.types import declared_type, weight_type
 
-TYPES = ("logits", "conv", "exp", "sum", "reciprocal", "attention", "output")
-"""The declared types, in the order in which values pass them."""
+Normalize = Literal["weights", "context"]
+Scale = Literal["logits", "table"]
+
+INNER: dict[Normalize, str] = {"weights": "attention", "context": "context"}
+"""What is rounded between exp and output."""
+
+
+def type_names(convolved: bool, normalize: Normalize) -> tuple[str, ...]:
+    """The types that a layer declares, in the order in which values pass them."""
+    conv = ("conv",) if convolved else ()
+    return ("logits", *conv, "exp", "sum", "reciprocal", INNER[normalize], "output")
+
+
+UNSIGNED = ("exp", "sum", "reciprocal", "attention")
 
 TABLE_ARGUMENTS = ("conv", "sum")
 """Those whose values are looked up: exp of differences in the type of conv, 1/sum."""
-
-
-def padding(extent: int) -> tuple[int, int]:
-    """TensorFlow's SAME zero padding of a filter: before, after (the extra zero comes last)."""
-    return (extent - 1) // 2, extent // 2
 
 
 def scale_shift(depth: int) -> int:
@@ -47,14 +64,24 @@ def scale_shift(depth: int) -> int:
     return int(math.log2(depth)) // 2
 
 
+def exp_scale(depth: int, scale: Scale) -> float:
+    """What exp multiplies its argument by: exactly 1/sqrt(D), unless the logits have it already."""
+    return 1.0 if scale == "logits" else float(depth**-0.5)
+
+
 @dataclass(frozen=True, eq=False)
 class ConvAttention(LayerOperation):
     """q (..., N, H * D), k and v (..., p, H * D) to (..., N, H * D), head-major.
 
-    kernel: (height, p) grid floats of `kernel_type`, or `None`.
+    kernel: (height, p) grid floats of `kernel_type`, or `None`. inner_type: that of the attention
+    weights or, if `normalize` is "context", of the context before it.
     """
 
     heads: int
+    depth: int
+    stable: bool
+    normalize: Normalize
+    scale: Scale
     kernel: NDArray[np.float64] | None
     kernel_type: FixedType | None
     logits_type: FixedType
@@ -62,77 +89,118 @@ class ConvAttention(LayerOperation):
     exp_type: FixedType
     sum_type: FixedType
     reciprocal_type: FixedType
-    attention_type: FixedType
+    inner_type: FixedType
     output_type: FixedType
 
     @staticmethod
     def from_keras(
         config: Mapping[str, Any], shapes: Sequence[Shape], weight: Weight
     ) -> ConvAttention:
-        partitions = shapes[1][0]
-        name = config["name"]
+        partitions, heads = shapes[1][0], config["heads"]
+        name, normalize = config["name"], config["normalize"]
         if config["types"] is None:
             raise UserError(f"layer {name}: no types, so it is a float layer and has no firmware")
         named = {**config["types"], "name": name}
         named.setdefault("conv", named["logits"])
-        types = {
-            f"{key}_type": declared_type(named, key, table=key in TABLE_ARGUMENTS) for key in TYPES
-        }
-        for key in ("exp_type", "sum_type", "reciprocal_type", "attention_type"):
-            if types[key].signed:
-                raise UserError(
-                    f"layer {name}: type {key[:-5]} must be ap_ufixed, got {types[key]}"
-                )
-        exp, total = types["exp_type"], types["sum_type"]
-        one = float(exp.quantize(np.array(1.0)))
-        if one < exp.max and one < 1:
-            raise UserError(f"layer {name}: type exp {exp} must hold exp(0) = 1 or saturate (SAT)")
-        least, most = (float(total.quantize(np.array(one * n))) for n in (1, partitions))
-        if least <= 0 or most < one * partitions - total.lsb:
-            raise UserError(
-                f"layer {name}: type sum {total} must hold {one} and {partitions} x {one}; "
-                "give it more bits"
-            )
+        names = type_names(True, normalize)
+        types = {key: declared_type(named, key, table=key in TABLE_ARGUMENTS) for key in names}
+        for key in names:
+            if key in UNSIGNED and types[key].signed:
+                raise UserError(f"layer {name}: type {key} must be ap_ufixed, got {types[key]}")
+        types["inner"] = types.pop(INNER[normalize])
         kernel = kernel_type = None
         if config["filter_heights"]:
             kernel_type = weight_type(config["kernel_quantizer"], name)
             kernel = weight("kernel", (max(config["filter_heights"]), partitions))
-        return ConvAttention(config["heads"], kernel, kernel_type, **types)
+        operation = ConvAttention(
+            heads=heads,
+            depth=shapes[0][-1] // heads,
+            stable=config["stable"],
+            normalize=normalize,
+            scale=config["scale"],
+            kernel=kernel,
+            kernel_type=kernel_type,
+            **{f"{key}_type": fixed_type for key, fixed_type in types.items()},
+        )
+        exp, total = operation.exp_type, operation.sum_type
+        largest = 0.0 if operation.stable else operation.conv_type.max * operation.exp_scale
+        greatest = math.exp(largest)
+        wraps = exp.overflow == "WRAP" and greatest >= exp.max + exp.lsb
+        if wraps or float(exp.quantize(np.array(greatest))) <= 0:
+            raise UserError(
+                f"layer {name}: type exp {exp} must hold exp({largest:g}) = {greatest:g} or "
+                "saturate (SAT)"
+            )
+        low, high = operation.sums(partitions)
+        least, most = (float(total.quantize(np.array(exact))) for exact in (low, high))
+        if least <= 0 or most < high - total.lsb:
+            raise UserError(
+                f"layer {name}: type sum {total} must hold {low} and {high}, the least and the "
+                f"greatest sum of {partitions} exponentials; give it more bits"
+            )
+        return operation
+
+    @property
+    def shift(self) -> int:
+        """The logits are the products of queries and keys by 2^-shift."""
+        return scale_shift(self.depth) if self.scale == "logits" else 0
+
+    @property
+    def exp_scale(self) -> float:
+        """What the logits are multiplied by inside the exp table."""
+        return exp_scale(self.depth, self.scale)
 
     @cached_property
     def exp_table(self) -> Table:
-        """exp(-d) for every difference d = max C - C >= 0 of two values of `conv_type`."""
-        source = self.conv_type.difference()
-        entries = self.exp_type.quantize(np.exp(-np.arange(2**source.width) * source.lsb))
-        return Table(source, self.exp_type.exact(), 0.0, entries)
+        """exp(-d) for every difference d = max C - C >= 0 of two values of `conv_type`.
+
+        Not stable, exp(C) for every C, and no entry is 0.
+        """
+        steps = np.arange(2**self.conv_type.width) * self.conv_type.lsb
+        if self.stable:
+            source, least, first = self.conv_type.difference(), 0.0, 0.0
+            exponents = -steps
+        else:
+            source, least = self.conv_type.exact(), self.exp_type.lsb
+            first = source.min
+            exponents = first + steps
+        entries = self.exp_type.quantize(np.exp(exponents * self.exp_scale))
+        return Table(source, self.exp_type.exact(), first, np.maximum(entries, least))
+
+    def sums(self, partitions: int) -> tuple[float, float]:
+        """The least and the greatest exact sum of a row's exponentials."""
+        entries = self.exp_table.entries
+        most = float(entries.max())
+        return (most if self.stable else float(entries.min()) * partitions), most * partitions
 
     def reciprocal_table(self, partitions: int) -> Table:
-        """1/s for every s between its least value exp(0) and its greatest p exp(0)."""
-        one = self.exp_table.entries[0]
-        least, most = (float(self.sum_type.quantize(one * n)) for n in (1, partitions))
+        """1/s for every s between its least and its greatest value."""
+        least, most = (
+            float(self.sum_type.quantize(np.array(exact))) for exact in self.sums(partitions)
+        )
         count = round((most - least) / self.sum_type.lsb) + 1
         s = least + np.arange(count) * self.sum_type.lsb
         entries = self.reciprocal_type.quantize(1 / s)
         return Table(self.sum_type, self.reciprocal_type.exact(), least, entries)
 
-    def softmax(self, logits: Array, observer: Observer = UNOBSERVED) -> Array:
-        """Softmax over the last axis: two tables, one exact sum, one product each."""
-        # Never negative: the quantization changes no value, it tells the RTL so.
-        difference = self.conv_type.difference().quantize(
-            np.max(logits, axis=-1)[..., None] - logits
-        )
-        exp = observer.looked_up("exp", self.exp_table, difference)
+    def exponentials(self, logits: Array, observer: Observer = UNOBSERVED) -> Array:
+        """e of logits after the convolution (..., p)."""
+        argument = logits
+        if self.stable:
+            # Never negative: the quantization changes no value, it tells the RTL so.
+            argument = self.conv_type.difference().quantize(
+                np.max(logits, axis=-1)[..., None] - logits
+            )
+        return observer.looked_up("exp", self.exp_table, argument)
+
+    def reciprocals(self, exp: Array, observer: Observer = UNOBSERVED) -> Array:
+        """1/s of exponentials (..., p), (...)."""
         total = observer.rounded("sum", self.sum_type, np.sum(exp, axis=-1))
-        table = self.reciprocal_table(logits.shape[-1])
-        reciprocal = observer.looked_up("reciprocal", table, total)
-        return observer.rounded("attention", self.attention_type, exp * reciprocal[..., None])
+        return observer.looked_up("reciprocal", self.reciprocal_table(exp.shape[-1]), total)
 
     def pad(self, logits: Array) -> Array:
         """(..., N, p) logits between the rows of zeros that the kernel sees above and below."""
-        if self.kernel is None:
-            return logits
-        up, down = padding(len(self.kernel))
-        return _pad(logits, -2, up, down)
+        return logits if self.kernel is None else pad(logits, len(self.kernel))
 
     def convolve(self, padded: Array, observer: Observer = UNOBSERVED) -> Array:
         """Cross-correlation of each head's logits with the kernel; columns outside are zero.
@@ -157,22 +225,25 @@ class ConvAttention(LayerOperation):
 
     def logits(self, q: Array, k: Array, observer: Observer = UNOBSERVED) -> Array:
         """Scaled products of queries and keys (..., H, N, p)."""
-        depth = q.shape[-1] // self.heads
-        q = q.reshape(*q.shape[:-1], self.heads, depth)
-        k = k.reshape(*k.shape[:-1], self.heads, depth)
+        q = q.reshape(*q.shape[:-1], self.heads, self.depth)
+        k = k.reshape(*k.shape[:-1], self.heads, self.depth)
         products = np.einsum("...nhd,...chd->...hnc", q, k)
-        scaled = products * 2.0 ** -scale_shift(depth)
-        return observer.rounded("logits", self.logits_type, scaled)
-
-    def attention(self, padded: Array, observer: Observer = UNOBSERVED) -> Array:
-        """Attention weights (..., H, n, p) of padded logits (..., H, n + height - 1, p)."""
-        return self.softmax(self.convolve(padded, observer), observer)
+        return observer.rounded("logits", self.logits_type, products * 2.0**-self.shift)
 
     def context(self, padded: Array, v: Array, observer: Observer = UNOBSERVED) -> Array:
-        """Values weighted by attention, (..., n, H * D), from padded logits as `attention`."""
-        attention = self.attention(padded, observer)
-        v = v.reshape(*v.shape[:-1], self.heads, v.shape[-1] // self.heads)
-        context = np.einsum("...hnc,...chd->...nhd", attention, v)
+        """Values weighted by softmax, (..., n, H * D).
+
+        padded: logits (..., H, n + height - 1, p), as `convolve` takes them.
+        """
+        exp = self.exponentials(self.convolve(padded, observer), observer)
+        reciprocal = self.reciprocals(exp, observer)[..., None]
+        v = v.reshape(*v.shape[:-1], self.heads, self.depth)
+        if self.normalize == "weights":
+            exp = observer.rounded("attention", self.inner_type, exp * reciprocal)
+        context = np.einsum("...hnc,...chd->...hnd", exp, v)
+        if self.normalize == "context":
+            context = observer.rounded("context", self.inner_type, context) * reciprocal
+        context = np.moveaxis(context, -3, -2)
         flat = context.reshape(*context.shape[:-2], -1)
         return observer.rounded("output", self.output_type, flat)
 
@@ -183,7 +254,7 @@ class ConvAttention(LayerOperation):
     def constants(self, shapes: Sequence[Shape]) -> Constants:
         reciprocal = self.reciprocal_table(shapes[1][0])
         constants = {
-            "exp_table": (self.exp_table.entries, self.exp_type),
+            "exp_table": (self.exp_table.by_bits(), self.exp_type),
             "reciprocal_table": (reciprocal.entries, self.reciprocal_type),
         }
         if self.kernel is not None and self.kernel_type is not None:
@@ -192,34 +263,42 @@ class ConvAttention(LayerOperation):
 
     def members(self, inputs: Sequence[Tensor]) -> Members:
         query, key, value = inputs
-        (particles, columns), partitions = query.shape, key.shape[0]
-        depth = columns // self.heads
-        dot = (query.type * key.type).sum_of(depth)
+        particles, partitions = query.shape[0], key.shape[0]
+        dot = (query.type * key.type).sum_of(self.depth)
         reciprocal = self.reciprocal_table(partitions)
         height = 0 if self.kernel is None else len(self.kernel)
         conv_sum = self.conv_type
         if self.kernel_type is not None:
             conv_sum = (self.logits_type * self.kernel_type).sum_of(height * partitions)
+        weights = self.inner_type if self.normalize == "weights" else self.exp_type
+        inner = {
+            f"{INNER[self.normalize]}_t": self.inner_type,
+            "context_sum_t": (weights * value.type).sum_of(partitions),
+        }
+        options: dict[str, bool | FixedType] = {} if self.stable else {"stable": False}
+        if self.normalize == "context":
+            product = self.inner_type * self.reciprocal_type
+            options |= {"normalize_context": True, "product_t": product}
         return {
             "n_particles": particles,
             "n_partitions": partitions,
             "n_heads": self.heads,
-            "depth": depth,
+            "depth": self.depth,
             "filter_height": height,
             "pad_up": padding(height)[0] if height else 0,
             "pad_left": padding(partitions)[0],
             "first_sum": round(reciprocal.first * 2.0**reciprocal.source.frac_bits),
             "reciprocals": len(reciprocal.entries),
             "dot_t": dot,
-            "scaled_t": FixedType(dot.width, dot.int_bits - scale_shift(depth), dot.signed),
+            "scaled_t": FixedType(dot.width, dot.int_bits - self.shift, dot.signed),
             "logits_t": self.logits_type,
             "conv_sum_t": conv_sum,
             "conv_t": self.conv_type,
             "difference_t": self.conv_type.difference(),
             "exp_sum_t": self.exp_type.exact().sum_of(partitions),
             "sum_t": self.sum_type,
-            "attention_t": self.attention_type,
-            "context_sum_t": (self.attention_type * value.type).sum_of(partitions),
+            **inner,
+            **options,
         }
 
     def loops(self, name: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> list[Loop]:
@@ -236,14 +315,7 @@ class ConvAttention(LayerOperation):
             collected.append(Loop(f"{name}_{what}", steps, {**feeds}, drains=[drain]))
             whole = Read(channel.type, tensor.shape, channel, query.transfers, held=True)
             held.append(whole)
-        steps, lanes, particles = query.transfers, query.lanes, query.shape[0]
-        partitions = key.shape[0]
-        up, down = padding(1 if self.kernel is None else len(self.kernel))
-        # The transfers that the filter looks ahead travel together: every step emits one.
-        ahead = math.ceil(down / lanes)
-        early = min(ahead, steps)
-        columns = self.heads * partitions
-        size, kind = lanes * columns, self.logits_type.exact()
+        steps, partitions = query.transfers, key.shape[0]
 
         def logits(v: Mapping[str, Array]) -> Array:
             rows = np.moveaxis(self.logits(v[query.name], v["keys"]), -3, -2)
@@ -260,15 +332,14 @@ class ConvAttention(LayerOperation):
             {"keys": held[0], query.name: reading(query, steps)},
             {"logits": logits},
         )
-        together = rest = None
-        if early:
-            together = Channel(f"{name}/early", kind, early * size)
-            first.drains.append(Collect(("logits",), together, steps, early, size))
-        if early < steps:
-            rest = Channel(f"{name}/late", kind, size)
-            first.drains.append(Write(("logits",), rest, steps, early))
-        shape = (up + lanes + down, columns)
-        window = Window(kind, shape, together, rest, particles, lanes, steps, up, ahead)
+        first.drains, window = sliding(
+            name,
+            "logits",
+            self.logits_type.exact(),
+            query,
+            self.heads * partitions,
+            padding(1 if self.kernel is None else len(self.kernel)),
+        )
         second = Loop(
             f"{name}_context",
             steps,
@@ -277,12 +348,3 @@ class ConvAttention(LayerOperation):
             [Write((target.name,), target.channel, steps)],
         )
         return [*collected, first, second]
-
-
-def _pad(x: Array, axis: int, before: int, after: int) -> Array:
-    def zeros(count: int) -> NDArray[np.float64]:
-        shape = list(x.shape)
-        shape[axis] = count
-        return np.zeros(shape)
-
-    return np.concatenate([zeros(before), x, zeros(after)], axis=axis)

@@ -6,9 +6,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from salt_hls.fixed import FixedType
 from salt_hls.layers.dynamic_tanh import operation
-from salt_hls.layers.keras_ops import ExactLayer, quantize, value_with_gradient_of
+from salt_hls.layers.keras_ops import ExactLayer, parsed_type, quantize, value_with_gradient_of
 
 
 @tf.keras.utils.register_keras_serializable("salt_hls")
@@ -24,8 +23,8 @@ class DynamicTanh(ExactLayer):
         self, input_type: str | None = None, output_type: str | None = None, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        self.input_type = None if input_type is None else FixedType.parse(input_type)
-        self.output_type = None if output_type is None else FixedType.parse(output_type)
+        self.input_type = parsed_type(input_type)
+        self.output_type = parsed_type(output_type)
 
     def build(self, input_shape: tf.TensorShape) -> None:
         self.alpha = self.add_weight(name="alpha", shape=(1,), initializer="ones")
@@ -42,10 +41,3 @@ class DynamicTanh(ExactLayer):
         exact = tf.tanh(alpha * tf.cast(x, tf.float64) + beta)
         entry = tf.cast(quantize(exact, self.output_type), y.dtype)
         return value_with_gradient_of(entry, y)
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "input_type": None if self.input_type is None else str(self.input_type),
-            "output_type": None if self.output_type is None else str(self.output_type),
-        }

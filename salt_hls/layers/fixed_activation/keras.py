@@ -7,10 +7,9 @@ from typing import Any
 import tensorflow as tf
 
 from salt_hls.errors import UserError
-from salt_hls.fixed import FixedType
 from salt_hls.layers.fixed_activation import operation
 from salt_hls.layers.fixed_activation.operation import Function
-from salt_hls.layers.keras_ops import ExactLayer, quantize
+from salt_hls.layers.keras_ops import ExactLayer, parsed_type, quantize
 
 
 @tf.keras.utils.register_keras_serializable("salt_hls")
@@ -29,11 +28,7 @@ class FixedActivation(ExactLayer):
         if function not in ("linear", "relu"):
             raise UserError(f"layer {self.name}: function must be linear or relu, got {function!r}")
         self.function = function
-        self.output_type = None if output_type is None else FixedType.parse(output_type)
+        self.output_type = parsed_type(output_type)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         return quantize(tf.nn.relu(inputs) if self.function == "relu" else inputs, self.output_type)
-
-    def get_config(self) -> dict[str, Any]:
-        output_type = None if self.output_type is None else str(self.output_type)
-        return {**super().get_config(), "function": self.function, "output_type": output_type}

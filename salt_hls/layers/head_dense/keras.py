@@ -7,13 +7,12 @@ from typing import Any
 import tensorflow as tf
 
 from salt_hls.errors import UserError
-from salt_hls.fixed import FixedType
 from salt_hls.layers.head_dense import operation
 from salt_hls.layers.keras_ops import (
     ExactLayer,
+    parsed_type,
     quantize,
     quantized,
-    quantizer_config,
     weight_quantizer,
 )
 
@@ -39,7 +38,7 @@ class HeadDense(ExactLayer):
         super().__init__(**kwargs)
         self.heads, self.depth = heads, depth
         self.kernel_quantizer = weight_quantizer(kernel_quantizer)
-        self.output_type = None if output_type is None else FixedType.parse(output_type)
+        self.output_type = parsed_type(output_type)
 
     def build(self, input_shape: tf.TensorShape) -> None:
         columns = input_shape[-1]
@@ -62,12 +61,3 @@ class HeadDense(ExactLayer):
         x = tf.reshape(inputs, (-1, rows, self.heads, columns // self.heads))
         y = tf.einsum("brhi,hio->brho", x, quantized(self.kernel, self.kernel_quantizer))
         return quantize(tf.reshape(y, (-1, rows, self.heads * self.depth)), self.output_type)
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "heads": self.heads,
-            "depth": self.depth,
-            "kernel_quantizer": quantizer_config(self.kernel_quantizer),
-            "output_type": None if self.output_type is None else str(self.output_type),
-        }

@@ -8,12 +8,11 @@ from typing import Any
 import tensorflow as tf
 
 from salt_hls.errors import UserError
-from salt_hls.fixed import FixedType
 from salt_hls.layers.keras_ops import (
     ExactLayer,
+    parsed_type,
     quantize,
     quantized,
-    quantizer_config,
     weight_quantizer,
 )
 from salt_hls.layers.partitioned_projection import operation
@@ -48,7 +47,7 @@ class PartitionedProjection(ExactLayer):
         self.heads, self.partitions, self.mode = heads, partitions, mode
         self.broadcast = broadcast
         self.kernel_quantizer = weight_quantizer(kernel_quantizer)
-        self.output_type = None if output_type is None else FixedType.parse(output_type)
+        self.output_type = parsed_type(output_type)
 
     def build(self, input_shape: tf.TensorShape) -> None:
         _, particles, columns = input_shape
@@ -87,14 +86,3 @@ class PartitionedProjection(ExactLayer):
             y = tf.einsum(f"hcl,bcl{head}d->bchd", kernel, x)
         y = tf.reshape(y, (-1, self.partitions, self.heads * y.shape[-1]))
         return quantize(y, self.output_type)
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "heads": self.heads,
-            "partitions": self.partitions,
-            "mode": self.mode,
-            "broadcast": self.broadcast,
-            "kernel_quantizer": quantizer_config(self.kernel_quantizer),
-            "output_type": None if self.output_type is None else str(self.output_type),
-        }

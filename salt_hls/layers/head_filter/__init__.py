@@ -1,0 +1,1 @@
+"""A filter along the rows, one for each head."""
