@@ -88,10 +88,10 @@ def test_figures_of_a_small_model_hold(
     assert "this report" in (other.folder / "report.html").read_text()
 
 
-def test_wrong_rtl_is_named_and_reported(firmware: Checked, tmp_path: Path, runner: Runner) -> None:
+def test_wrong_rtl_is_named_and_reported(firmware: Checked, tmp_path: Path) -> None:
     firmware.outputs[7, 1] += 2.0**-7
     with pytest.raises(UserError, match=r"csim/rtl: first difference in layer logits.*event 7"):
-        build_rtl(firmware, Options(), BUDGET, tmp_path / "cache", 2, runner, quiet)
+        build_rtl(firmware, Options(), BUDGET, tmp_path / "cache", 2, quiet)
     report = report_of(firmware)
     assert [r.status for r in report.synthesis] == [None, "Fail"]
     assert "Not bit-exact" in (firmware.folder / "report.html").read_text()
