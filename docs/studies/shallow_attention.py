@@ -2,9 +2,9 @@
 
 Every variant is salt_p4 (N = 32) with one option of its YAML changed, or several, and its trained
 weights as they are; a separable kernel is the nearest one of rank one. "Logic" is the longest path
-through the operations, in ns, adders of constants counted as 0.7 ns; cycles are at 2.5 ns, II 1.
+through the operations that are cut into stages, in ns; cycles are at 2.5 ns, II 1.
 Accuracy is on the shipped jets, without any retraining, where the float function is the same.
-Writes docs/results/shallow_attention.json, prints its table; ten minutes on one core. Run:
+Writes docs/results/shallow_attention.json, prints its table; half an hour on one core. Run:
 .venv/bin/python docs/studies/shallow_attention.py [variant ...]
 """
 
@@ -28,10 +28,10 @@ from salt_hls.models.build import build_model, snap_weights
 from salt_hls.models.tagger import Tagger, load_tagger, sample_inputs
 from salt_hls.models.weights import named_weights
 from salt_hls.rtl import project
+from salt_hls.rtl.delays import own_delay
 
 MODEL = "salt_p4"
 RESULT = Path(__file__).parents[1] / "results" / "shallow_attention.json"
-ADD_CONSTANT = 4  # alkaid's operation code
 
 CONTEXT = {
     "softmax": {"normalize": "context"},
@@ -135,34 +135,31 @@ def tagger_of(changes: dict[str, Any], trained: Tagger) -> Tagger:
 
 
 def longest_path(logic: Any) -> float:
-    """Through the operations, in ns; alkaid counts nothing for the addition of a constant."""
+    """Through the operations, in ns."""
     ends: list[float] = []
     for op in logic.ops:
-        ready = max((logic.ops[i].latency for i in op.addr), default=op.latency)
-        own = op.latency - ready + (project.CONSTANT_ADDER_NS if op.opcode == ADD_CONSTANT else 0.0)
-        ends.append(max((ends[i] for i in op.addr), default=0.0) + own)
+        ends.append(max((ends[i] for i in op.addr), default=0.0) + own_delay(logic, op))
     return max(ends)
 
 
 def figures(tagger: Tagger) -> dict[str, Any]:
     """Of the parallel circuit."""
     types, firmware = tagger.feature_types, tagger.config.firmware
-    traced: list[Any] = []
+    cut: list[Any] = []
+    schedule = project._schedule
 
-    write_pipeline = project.write_pipeline
+    def scheduled(logic: Any, budget: float) -> Any:
+        cut.append(logic)
+        return schedule(logic, budget)
 
-    def write(logic: Any, *options: Any) -> Any:
-        traced.append(logic)
-        return write_pipeline(logic, *options)
-
-    with tempfile.TemporaryDirectory() as folder, patch.object(project, "write_pipeline", write):
+    with tempfile.TemporaryDirectory() as folder, patch.object(project, "_schedule", scheduled):
         graph = converted(tagger, Path(folder) / "firmware", "Vitis").graph
         made = project.generate(
             graph, Path(folder) / "rtl", clock_ns=firmware.clock_ns, feature_types=types
         )
     record = made.estimate()
     return {
-        "logic_ns": round(longest_path(*traced), 1),
+        "logic_ns": round(longest_path(*cut), 1),
         "cycles": record.latency_cycles,
         "latency_ns": record.latency_ns,
         "lut": record.lut,
@@ -187,7 +184,6 @@ def main() -> None:
     salt_hls.register()
     trained = load_tagger(MODEL)
     jets, labels = sample_inputs(trained)
-    known = json.loads(RESULT.read_text())["variants"] if RESULT.exists() else {}
     for name in sys.argv[1:] or VARIANTS:
         what, changes = VARIANTS[name]
         tf.keras.backend.clear_session()
@@ -196,8 +192,10 @@ def main() -> None:
         if name in SAME_FUNCTION and labels is not None:
             logits = tagger.quantized.predict(jets, batch_size=1000, verbose=0)
             accuracy = round(float(np.mean(logits.argmax(axis=1) == labels)), 4)
-        known[name] = {"what": what, **figures(tagger), "accuracy": accuracy}
-        sys.stderr.write(f"{name} {known[name]}\n")
+        row = {"what": what, **figures(tagger), "accuracy": accuracy}
+        sys.stderr.write(f"{name} {row}\n")
+        known = json.loads(RESULT.read_text())["variants"] if RESULT.exists() else {}
+        known[name] = row
         found = {key: known[key] for key in VARIANTS if key in known}
         RESULT.write_text(json.dumps({"model": MODEL, "variants": found}, indent=1) + "\n")
     sys.stdout.write(table(found) + "\n")

@@ -92,18 +92,17 @@ class HeadFilter(LayerOperation):
         """One that hands the rows on, those that the filter looks ahead together; one that filters
         a window of them."""
         (source,), (target,) = inputs, outputs
-        steps, rows, shown = source.transfers, f"{name}/rows", f"{name}/window"
-        height = self.kernel.shape[1]
+        steps, around = source.transfers, padding(self.kernel.shape[1])
         first = Loop(f"{name}_rows", steps, {source.name: reading(source, steps)})
-        first.operations[rows] = lambda v: v[source.name]
+        first.operations["rows"] = lambda v: v[source.name]
         first.drains, window = sliding(
-            name, rows, source.type.exact(), source, source.shape[1], padding(height)
+            name, "rows", source.type.exact(), source, source.shape[1], around
         )
         second = Loop(
             f"{name}_filter",
             steps,
-            {shown: window},
-            {target.name: lambda v: self.filter(v[shown])},
+            {"window": window},
+            {target.name: lambda v: self.filter(v["window"])},
             [Write((target.name,), target.channel, steps)],
         )
         return [first, second]
