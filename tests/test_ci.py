@@ -59,7 +59,7 @@ def in_a_shell(project: Project) -> Callable[..., Ended]:
     tools = project.folder.with_name("tools")
     tools.mkdir()
     start = (
-        f"#!{sys.executable}\nif __name__ == '__main__':\n    from salt_hls.main.main import main\n"
+        f"#!{sys.executable}\nif __name__ == '__main__':\n    from salt_hls.cli.main import main\n"
     )
     for name, text in {"pip": "#!/bin/sh\n", "salt-hls": f"{start}    main()\n"}.items():
         (tools / name).write_text(text)

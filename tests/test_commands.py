@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from test_ablations import PHASE, SMALL
+from test_studies import PHASE, SMALL
 from typer.testing import CliRunner
 
 from salt_hls import config

@@ -361,7 +361,7 @@ def test_the_shell_completes(folder: Path) -> None:
             "COMP_WORDS": words,
             "COMP_CWORD": str(words.count(" ")),
         }
-        command = [sys.executable, "-c", "from salt_hls.main.main import main; main()"]
+        command = [sys.executable, "-c", "from salt_hls.cli.main import main; main()"]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert set(done.stdout.split()) == expected, done.stderr
 

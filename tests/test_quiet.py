@@ -44,7 +44,7 @@ def test_only_its_own_loading_is_silent(tmp_path: Path) -> None:
 def test_an_interruption_meanwhile_is_told(tmp_path: Path) -> None:
     program = (
         "import sys; sys.argv[1:] = ['firmware', 'salt_p4', '--build', 'build']\n"
-        "from salt_hls.main.main import main; main()"
+        "from salt_hls.cli.main import main; main()"
     )
     process = started(program, tmp_path, 60)
     marker = tmp_path / "packages" / "loading"

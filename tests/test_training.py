@@ -145,7 +145,7 @@ def _fit(model: tf.keras.Model, jets: JetSet, folder: Path, **options: Any) -> N
         inputs=data.inputs,
         validation=data,
         folder=folder,
-        report=silent,
+        on_step=silent,
         **options,
     )
 

@@ -22,7 +22,7 @@ MANIFEST, SIMULATED, INTERFACE = "manifest.json", f"{CSIM}/simulated.npz", f"{CS
 CACHE = "cache"
 """Beside the builds: compiled simulators and synthesized stages."""
 
-OWN = ("bench", "cache", "results", "train", "trained")
+OWN = ("bench", "cache", "explore", "results", "train", "trained")
 """Folders of the commands beside those of the models."""
 
 _MARKS = (".failed", ".old", ".tmp", ".lock")

@@ -146,9 +146,9 @@ def synthesize(
 ) -> Synthesis:
     """Runs Yosys (`synth_xilinx -family xcup`) on every stage that is not in `cache`.
 
-    A stage is a job of about 1.5 GB. timeout_s: for one stage. Products become
-    DSP slices when the project was made so. Raises `UserError` when Yosys is missing, does not end
-    or fails; its log stays in `cache`.
+    A stage is a job of up to 1.5 GB. timeout_s: for one stage. Products become DSP slices when the
+    project was made so. Raises `UserError` when Yosys is missing, does not end or fails; its log
+    stays in `cache`.
     """
     need("yosys", "rtl")
     cache = cache.resolve()

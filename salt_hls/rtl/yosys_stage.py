@@ -98,7 +98,11 @@ def count(cells: Any) -> dict[str, int]:
 
 
 def shared(cells: list[dict[str, Any]]) -> int:
-    """Look-up tables at DI of a carry chain that fit into the site of the one at S."""
+    """Look-up tables that need no site of their own, for a LUT6_2 has two outputs.
+
+    At DI of a carry chain: those that fit, by their inputs, into the site of the one at S.
+    Elsewhere: one of two that have the same inputs, five at most, as the two words of a counter.
+    """
     inputs = {}
     readers: Counter[Any] = Counter()
     for cell in cells:
@@ -106,16 +110,16 @@ def shared(cells: list[dict[str, Any]]) -> int:
             if cell["port_directions"][pin] == "input":
                 readers.update(bits)
         if cell["type"] == "$lut" and len(cell["connections"]["A"]) > 1:
-            inputs[cell["connections"]["Y"][0]] = {
+            inputs[cell["connections"]["Y"][0]] = frozenset(
                 bit for bit in cell["connections"]["A"] if isinstance(bit, int)
-            }
-    pairs = (
+            )
+    pairs = [
         pair
         for cell in cells
         if cell["type"] == "CARRY4"
         for pair in zip(cell["connections"]["DI"], cell["connections"]["S"], strict=True)
-    )
-    return sum(
+    ]
+    at_chains = sum(
         data in inputs
         and select in inputs
         and data != select
@@ -123,6 +127,11 @@ def shared(cells: list[dict[str, Any]]) -> int:
         and len(inputs[data] | inputs[select]) <= 5
         for data, select in pairs
     )
+    taken = {bit for pair in pairs for bit in pair}
+    alike = Counter(
+        given for output, given in inputs.items() if output not in taken and len(given) <= 5
+    )
+    return int(at_chains) + sum(count // 2 for count in alike.values())
 
 
 def depth(cells: list[dict[str, Any]]) -> int:

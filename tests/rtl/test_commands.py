@@ -57,10 +57,10 @@ def sources(report: Report) -> list[str]:
 
 @pytest.mark.slow
 def test_figures_of_a_small_model_hold(
-    firmware: Checked, small_model: Make, tmp_path: Path
+    firmware: Checked, small_model: Make, tmp_path: Path, runner: Runner
 ) -> None:
     """LUTs, registers and cycles, measured, against the committed ones; every bit simulated."""
-    report = synthesize_rtl(firmware, Options(), BUDGET, tmp_path / "cache", 2, Runner(2), quiet)
+    report = synthesize_rtl(firmware, Options(), BUDGET, tmp_path / "cache", 2, runner, quiet)
     assert sources(report) == ["alkaid", "verilator", "yosys"]
     (bits,) = (r for r in report.bit_accuracy if r.pair == "csim/rtl")
     assert bits.mismatches == 0 and bits.events == 300 + 157
@@ -91,7 +91,7 @@ def test_figures_of_a_small_model_hold(
 def test_wrong_rtl_is_named_and_reported(firmware: Checked, tmp_path: Path) -> None:
     firmware.outputs[7, 1] += 2.0**-7
     with pytest.raises(UserError, match=r"csim/rtl: first difference in layer logits.*event 7"):
-        build_rtl(firmware, Options(), BUDGET, tmp_path / "cache", 2, Runner(2), quiet)
+        build_rtl(firmware, Options(), BUDGET, tmp_path / "cache", 2, quiet)
     report = report_of(firmware)
     assert [r.status for r in report.synthesis] == [None, "Fail"]
     assert "Not bit-exact" in (firmware.folder / "report.html").read_text()

@@ -201,6 +201,16 @@ def test_tables_that_share_a_site_have_five_inputs_at_most(
     assert yosys_stage.count(cells)["lut"] == luts
 
 
+@pytest.mark.parametrize(
+    ("inputs", "luts"),
+    [([[1, 2, 3], [3, 2, 1]], 1), ([[1, 2, 3]] * 3, 2), ([[1, 2, 3], [1, 2]], 2),
+     ([[1, 2, 3, 4, 5, 6]] * 2, 2)],
+)  # fmt: skip
+def test_tables_of_the_same_inputs_share_a_site(inputs: list[list[int]], luts: int) -> None:
+    cells = [_cell("$lut", {"A": given}, {"Y": [10 + i]}) for i, given in enumerate(inputs)]
+    assert yosys_stage.count(cells)["lut"] == luts
+
+
 def test_counting_and_depth_of_a_netlist() -> None:
     cells = [
         _cell("$lut", {"A": [1, 2]}, {"Y": [10]}),

@@ -52,13 +52,13 @@ def test_points_are_simulated_and_synthesized(
     monkeypatch.setattr(Graph, "run", wrong)
     other = tmp_path / "scaling.json"
     with pytest.raises(UserError, match="small_n5_x1: the RTL does not give golden's bits"):
-        measure(str(streaming), other, tmp_path / "b/cache", 1, Runner(1), lambda _: None)
+        measure(str(streaming), other, tmp_path / "b/cache", 1, Runner(1), lambda *_: None)
     assert not other.exists()
 
 
 def test_only_streaming_models(small_model: Callable[..., Path], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="only a model of a YAML with firmware.io_type: io_stream"):
-        measure(str(small_model()), tmp_path / "s.json", tmp_path, 1, Runner(1), lambda _: None)
+        measure(str(small_model()), tmp_path / "s.json", tmp_path, 1, Runner(1), lambda *_: None)
 
 
 def test_weights_fit_the_new_size(streaming: Path) -> None:
