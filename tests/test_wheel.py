@@ -107,8 +107,9 @@ def test_firmware_and_a_budget(python: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("verb", "extra"),
-    [("rtl", "rtl"), ("synth", "rtl"), ("scaling", "rtl,plots"), ("data", "data,plots"),
-     *((verb, "plots") for verb in ("train", "quickstart", "diagnose", "results"))],
+    [("rtl", "rtl"), ("synth", "rtl,jobs"), ("scaling", "rtl,plots,jobs"),
+     ("data", "data,plots,jobs"), ("results", "plots,jobs"),
+     *((verb, "plots") for verb in ("train", "quickstart", "diagnose"))],
 )  # fmt: skip
 def test_a_verb_of_an_extra_says_so(python: Path, verb: str, extra: str, tmp_path: Path) -> None:
     result = run(python.with_name("salt-hls"), verb, folder=tmp_path)
