@@ -28,7 +28,7 @@ from salt_hls.models.build import build_model, snap_weights
 from salt_hls.models.tagger import Tagger, load_tagger, sample_inputs
 from salt_hls.models.weights import named_weights
 from salt_hls.rtl import project
-from salt_hls.rtl.delays import own_delay
+from salt_hls.rtl.operations import own_delay
 
 MODEL = "salt_p4"
 RESULT = Path(__file__).parents[1] / "results" / "shallow_attention.json"

@@ -12,9 +12,7 @@ from dataclasses import dataclass
 
 from alkaid.types import CombLogic
 
-from salt_hls.rtl.products import CUT
-
-INPUT = -1  # alkaid's operation code
+from salt_hls.rtl.operations import CUT, INPUT
 
 SHORTEST = 3
 """Clocks from which a delay is made a shift register: Vivado's default (`-shreg_min_size`). A table

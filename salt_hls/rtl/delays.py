@@ -7,11 +7,6 @@ post-route results. The rest is made of them.
 
 from __future__ import annotations
 
-from alkaid.types import CombLogic, Op
-
-ADD_CONSTANT, CONSTANT, MUX = 4, 5, 6
-"""Operation codes of alkaid."""
-
 ADDER_NS, ADDER_BIT_NS = 1.09375, 0.025390625
 """An adder of one bit, and each further bit of its carry chain."""
 
@@ -51,16 +46,3 @@ def stage_budget(clock_ns: float) -> float:
 def period_for(delay_ns: float) -> float:
     """The clock period that logic of this delay needs, to the picosecond."""
     return round(delay_ns / (1 - CLOCK_UNCERTAINTY), 3)
-
-
-def own_delay(logic: CombLogic, op: Op) -> float:
-    """Delay of one operation of a program, in nanoseconds.
-
-    alkaid counts none for adding a constant, which is a carry chain too; a choice between two
-    constants is wires.
-    """
-    if op.opcode == MUX and all(logic.ops[j].opcode == CONSTANT for j in op.addr[:2]):
-        return 0.0
-    ready = max((logic.ops[i].latency for i in op.addr), default=op.latency)
-    constant = CONSTANT_ADDER_NS if op.opcode == ADD_CONSTANT else 0.0
-    return float(op.latency - ready) + constant

@@ -18,12 +18,10 @@ from typing import NamedTuple
 from alkaid.types import CombLogic, Op, QInterval
 
 from salt_hls.rtl.delays import LUT_NS, adder_ns
+from salt_hls.rtl.operations import ADD, CONSTANT, CUT, MULTIPLY, MUX, NEGATE, SUBTRACT
 
 TABLE = Path(__file__).with_name("products.json")
 """What products cost by width, as `python -m salt_hls.rtl.product_table` measures it."""
-
-ADD, SUBTRACT, NEGATE, CUT, CONSTANT, MUX, MULTIPLY = 0, 1, -2, 3, 5, 6, 7
-"""alkaid's operation codes."""
 
 
 class Factor(NamedTuple):

@@ -25,8 +25,9 @@ from salt_hls.graph.graph import Graph
 from salt_hls.graph.key import graph_digest
 from salt_hls.report.records import Module, SynthesisRecord
 from salt_hls.rtl.delay_lines import delay_lines
-from salt_hls.rtl.delays import CLOCK_UNCERTAINTY, own_delay, stage_budget
-from salt_hls.rtl.products import MULTIPLY, MUX, expand_products, is_multiple
+from salt_hls.rtl.delays import CLOCK_UNCERTAINTY, stage_budget
+from salt_hls.rtl.operations import MULTIPLY, own_delay, takes_no_time
+from salt_hls.rtl.products import expand_products, is_multiple
 from salt_hls.rtl.sums import merge_sums
 from salt_hls.rtl.tracer import HLS4MLTracer
 from salt_hls.system.digest import digest
@@ -439,7 +440,7 @@ def _move_to_readers(logic: Any, ends: list[float], budget: float) -> None:
     earliest: dict[int, float] = {}
     for i in reversed(range(len(ends))):
         op = logic.ops[i]
-        if i in earliest and op.opcode == MUX and own_delay(logic, op) == 0:
+        if i in earliest and takes_no_time(logic, op):
             ends[i] = earliest[i]
         elif i in earliest and is_multiple(op):
             stage = np.ceil(earliest[i] / budget - 1e-9) - 1

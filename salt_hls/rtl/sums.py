@@ -24,17 +24,15 @@ from typing import Any, NamedTuple
 from alkaid.codegen.rtl.verilog import comb
 from alkaid.types import CombLogic, Op, QInterval
 
-from salt_hls.rtl.delays import (
+from salt_hls.rtl.delays import CONSTANT_ADDER_NS, LUT_NS, adder_ns
+from salt_hls.rtl.operations import (
+    ADD,
     ADD_CONSTANT,
-    CONSTANT_ADDER_NS,
-    LUT_NS,
-    MUX,
-    adder_ns,
+    SUBTRACT,
+    SUM,
     own_delay,
+    takes_no_time,
 )
-
-ADD, SUBTRACT, SUM = 0, 1, 11
-"""Operation codes of alkaid."""
 
 TOTAL, ONES, TWOS, FOURS = range(4)
 
@@ -52,6 +50,8 @@ class Bit(NamedTuple):
 
 
 Columns = defaultdict[int, list[Bit]]
+Arrivals = defaultdict[int, Counter[int]]
+"""How many bits are there from a level on, by level and column."""
 
 
 class Slice(NamedTuple):
@@ -129,10 +129,7 @@ class _Merger:
 
     def _selects(self, op: Op) -> bool:
         """Whether an adder selects what it adds, in the same look-up tables: a row of a product."""
-        return any(
-            self.logic.ops[j].opcode == MUX and own_delay(self.logic, self.logic.ops[j]) == 0
-            for j in op.addr
-        )
+        return any(takes_no_time(self.logic, self.logic.ops[j]) for j in op.addr)
 
     def run(self) -> CombLogic:
         for k, op in enumerate(self.logic.ops):
@@ -237,7 +234,11 @@ class _Heap:
             self._spread(index, plus, shift, first, columns)
         height = max(map(len, columns.values()))
         levels = next(n for n, tallest in enumerate(TALLEST) if height <= tallest)
-        while (plan := self._plan(columns, levels)) is None:
+        arriving: Arrivals = defaultdict(Counter)
+        for c, bits in columns.items():
+            for bit in bits:
+                arriving[bit.level][c] += 1
+        while (plan := self._plan(min(columns), arriving, levels)) is None:
             levels += 1
         for level, chosen in enumerate(plan):
             self._count(level, chosen, columns)
@@ -284,14 +285,12 @@ class _Heap:
         elif signed:
             self.constants.append((-weight, lowest))
 
-    def _plan(self, columns: Columns, levels: int) -> list[dict[int, list[int]]] | None:
-        """Sizes of the counters, by level and column; `None` when so few levels do not do."""
-        first = min(columns)
-        arriving: defaultdict[int, Counter[int]] = defaultdict(Counter)
-        for c, bits in columns.items():
-            for bit in bits:
-                arriving[bit.level][c - first] += 1
-        waiting = [arriving[0][c] for c in range(self.end - first)]
+    def _plan(
+        self, first: int, arriving: Arrivals, levels: int
+    ) -> list[dict[int, list[int]]] | None:
+        """Sizes of the counters, by level and column from `first`; `None` when so few levels do
+        not do."""
+        waiting = [arriving[0][c] for c in range(first, self.end)]
         plan = []
         for level in range(levels):
             allowed = TALLEST[min(levels - 1 - level, len(TALLEST) - 1)]
@@ -301,7 +300,7 @@ class _Heap:
             for c, now in enumerate(waiting):
                 sizes = [6] * (now // 6) + [3] * (now % 6 >= 3)
                 rest = now - sum(sizes)
-                height = rest + later[c] + len(sizes) + twos + fours
+                height = rest + later[first + c] + len(sizes) + twos + fours
                 if height > allowed and sizes and sizes[-1] == 3 and rest:
                     sizes[-1], height = 3 + rest, height - rest
                 elif height > allowed and rest == 2:
@@ -316,7 +315,7 @@ class _Heap:
         for level, counts in arriving.items():
             if level > levels:
                 for c, count in counts.items():
-                    waiting[c] += count
+                    waiting[c - first] += count
         return plan if max(waiting) <= 2 else None
 
     def _count(self, level: int, chosen: dict[int, list[int]], columns: Columns) -> None:

@@ -6,7 +6,7 @@ computation that the golden model makes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -97,37 +97,29 @@ def _saturated(x: Any, k: int, i: int, f: int) -> Any:
 FVariable.quantize = _in_one_step(FVariable.quantize)
 
 
-def _solved_once(solve: Callable[..., Any]) -> Callable[..., Any]:
-    known: dict[Any, Any] = {}
+def _once(function: Callable[..., Any], key: Callable[..., Hashable]) -> Callable[..., Any]:
+    known: dict[Hashable, Any] = {}
 
-    def solved(matrix: Any, *, qintervals: Any, latencies: Any, **options: Any) -> Any:
-        given = (tuple(qintervals), tuple(latencies), tuple(sorted(options.items())))
-        key = (matrix.tobytes(), matrix.shape, *given)
-        if key not in known:
-            known[key] = solve(matrix, qintervals=qintervals, latencies=latencies, **options)
-        return known[key]
+    def remembered(*arguments: Any, **options: Any) -> Any:
+        what = (key(*arguments), *((k, _hashable(v)) for k, v in sorted(options.items())))
+        if what not in known:
+            known[what] = function(*arguments, **options)
+        return known[what]
 
-    return solved
-
-
-# Every particle goes through the same matrices.
-fixed_variable_array.cmvm_solve = _solved_once(fixed_variable_array.cmvm_solve)
+    return remembered
 
 
-def _priced_once(price: Callable[..., Any]) -> Callable[..., Any]:
-    known: dict[Any, Any] = {}
-
-    def priced(interval: Any, table: Any, *options: Any, **named: Any) -> Any:
-        key = (interval, table.spec.hash, options, tuple(named.items()))
-        if key not in known:
-            known[key] = price(interval, table, *options, **named)
-        return known[key]
-
-    return priced
+def _hashable(option: Any) -> Hashable:
+    return tuple(option) if isinstance(option, list) else option  # type: ignore[no-any-return]
 
 
-# And through the same tables.
-surrogate.cost_lat_lut = _priced_once(surrogate.cost_lat_lut)
+# Every particle goes through the same matrices and tables.
+fixed_variable_array.cmvm_solve = _once(
+    fixed_variable_array.cmvm_solve, lambda matrix: (matrix.tobytes(), matrix.shape)
+)
+surrogate.cost_lat_lut = _once(
+    surrogate.cost_lat_lut, lambda interval, table, *more: (interval, table.spec.hash, more)
+)
 
 
 def symbols(shape: Sequence[int], types: Sequence[FixedType]) -> Array:

@@ -14,13 +14,10 @@ from alkaid.types import CombLogic, Op, QInterval
 from numpy.typing import NDArray
 
 from salt_hls.rtl import product_table, verilator
-from salt_hls.rtl.delays import LUT_NS, adder_ns, own_delay
+from salt_hls.rtl.delays import LUT_NS, adder_ns
+from salt_hls.rtl.operations import ADD, CUT, MULTIPLY, MUX, own_delay
 from salt_hls.rtl.product_table import PAGE, STATIC, interval, product
 from salt_hls.rtl.products import (
-    ADD,
-    CUT,
-    MULTIPLY,
-    MUX,
     TABLE,
     Factor,
     expand_products,

@@ -15,8 +15,9 @@ from alkaid.trace import trace
 from alkaid.types import CombLogic
 
 from salt_hls.fixed import FixedType
-from salt_hls.rtl.delays import ADD_CONSTANT, LUT_NS, adder_ns
-from salt_hls.rtl.sums import ADD, ONES, SUBTRACT, SUM, TOTAL, Part, merge_sums
+from salt_hls.rtl.delays import LUT_NS, adder_ns
+from salt_hls.rtl.operations import ADD, ADD_CONSTANT, SUBTRACT, SUM
+from salt_hls.rtl.sums import ONES, TOTAL, Part, merge_sums
 from salt_hls.rtl.tracer import symbols
 
 TYPES = st.builds(
