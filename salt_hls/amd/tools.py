@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,12 +99,7 @@ def run_hls(
         elif line.startswith("ERROR") and not HARMLESS.search(line):
             errors.append(line)
 
-    try:
-        status = run(command, project, log, timeout_s=timeout_s, on_line=read)
-    except TimedOut:
-        raise UserError(
-            f"{program.name}: did not end within {timeout_s:g} s and was stopped; see {log}"
-        ) from None
+    status = _status(program.name, command, project, log, timeout_s, read)
     for step in chosen:
         if fault := _fault(project, step, started, log):
             raise UserError(f"{program.name}: {step} failed: {fault}{_first(errors)}; see {log}")
@@ -132,16 +127,28 @@ def run_vivado(
         elif line.startswith("ERROR"):
             errors.append(line)
 
-    try:
-        status = run(command, project, log, timeout_s=timeout_s, on_line=read)
-    except TimedOut:
-        raise UserError(
-            f"vivado: did not end within {timeout_s:g} s and was stopped; see {log}"
-        ) from None
+    status = _status("vivado", command, project, log, timeout_s, read)
     reports = project.glob("output_*/reports/*_post_route_util.rpt")
     if status != 0 or not any(path.stat().st_mtime >= started - 2 for path in reports):
         raise UserError(f"vivado: ended with status {status}{_first(errors)}; see {log}")
     return VendorRun("vivado", ("vsynth",), log, time.monotonic() - at)
+
+
+def _status(
+    name: str,
+    command: Sequence[str],
+    project: Path,
+    log: Path,
+    timeout_s: float | None,
+    on_line: Callable[[str], None],
+) -> int:
+    """Exit status of a tool that was run; `UserError` when it takes too long."""
+    try:
+        return run(command, project, log, timeout_s=timeout_s, on_line=on_line)
+    except TimedOut:
+        raise UserError(
+            f"{name}: did not end within {timeout_s:g} s and was stopped; see {log}"
+        ) from None
 
 
 def find_vivado(purpose: str) -> Path:

@@ -158,7 +158,6 @@ def firmware(
     build: Build = Path("build"),
 ) -> None:
     """Writes the HLS project and checks every bit of its C-simulation on real jets."""
-
     limits = load_budget(budget)
     with alone(model, build), progress_bar() as update:
         from salt_hls.firmware.build import build_firmware, require_exact
@@ -182,7 +181,6 @@ def rtl(
 ) -> None:
     """Writes pipelined Verilog, simulates it at one jet a clock, checks every bit."""
     need("rtl", "rtl")
-
     limits = load_budget(budget)
     with alone(model, build), progress_bar() as update:
         from salt_hls.firmware.build import checked_firmware

@@ -130,6 +130,14 @@ def _as_json(value: Any) -> Any:
     return quantizer_config(value) if callable(value) else value
 
 
+def require_heads(layer: tf.keras.layers.Layer, columns: int) -> None:
+    """Raises `UserError` unless each of the layer's `heads` has as many of the columns."""
+    if columns % layer.heads:
+        raise UserError(
+            f"layer {layer.name}: {columns} columns do not divide into {layer.heads} heads"
+        )
+
+
 def quantizer_of(layer: tf.keras.layers.Layer, weight: str) -> Any:
     """The quantizer object of a layer's "kernel" or "bias", or `None`."""
     quantizer = getattr(layer, f"{weight}_quantizer_internal", None)  # QKeras' own layers

@@ -477,11 +477,15 @@ def _particles(space: Space) -> int:
 # ---- the jobs
 
 
-def _jets(config: ModelConfig, data: Path, jets: int | None) -> tuple[Samples, Samples]:
-    """Training and validation jets; of the former `jets`, the same for every model."""
+def _begun(config: ModelConfig, data: Path, jets: int | None) -> tuple[Samples, Samples]:
+    """Readies TensorFlow for a job; training and validation jets, of the former `jets`, the same
+    for every model."""
+    one_core()
     found = load_data(data, config.particles)
     order = np.random.default_rng(0).permutation(len(found.train))[:jets]
-    return Samples.of(found.train[order], config), Samples.of(found.validation, config)
+    samples = Samples.of(found.train[order], config), Samples.of(found.validation, config)
+    tf.keras.backend.clear_session()
+    return samples
 
 
 def _train_float(
@@ -489,9 +493,7 @@ def _train_float(
 ) -> None:
     """A job: the float half of a training."""
     start = time.process_time()
-    one_core()
-    training, validation = _jets(config, data, jets)
-    tf.keras.backend.clear_session()
+    training, validation = _begun(config, data, jets)
     model = train_float(config, training, validation, state, telling(name))
     accuracy = measure(model, validation)[1]
     _write(output, {"accuracy": accuracy, "seconds": round(time.process_time() - start, 1)})
@@ -502,9 +504,7 @@ def _train(
 ) -> None:
     """A job: the training, or the rest of it, and what its firmware would cost."""
     start = time.process_time()
-    one_core()
-    training, validation = _jets(config, data, jets)
-    tf.keras.backend.clear_session()
+    training, validation = _begun(config, data, jets)
     _, quantized = train(config, training, validation, state, telling(name))
     snap_weights(quantized)
     tagger = Tagger("explored", config, quantized, None, ())

@@ -14,7 +14,7 @@ from salt_hls.report.page import render_html, write_html
 from salt_hls.report.readers import read_reports
 from salt_hls.report.records import BitAccuracy, Module, Report, SynthesisRecord
 
-from .support import DATA
+from .support import DATA, FIGURES
 from .test_report_json import REPORT
 
 VOID = {"meta", "br", "line"}
@@ -54,15 +54,8 @@ def design(**changes: Any) -> Report:
         "source": "yosys",
         "stage": "rtl-synth",
         "part": "xcvu13p",
-        "lut": 200_000,
+        **FIGURES,
         "ff": 1,
-        "dsp": 0,
-        "bram18": 0,
-        "uram": 0,
-        "latency_cycles": 30,
-        "ii_cycles": 1,
-        "clock_ns": 2.5,
-        "clock_estimated_ns": 2.3,
     }
     report = REPORT.model_copy(
         update={"synthesis": [SynthesisRecord.model_validate(record | changes)]}

@@ -6,13 +6,13 @@ from typing import Any
 
 import tensorflow as tf
 
-from salt_hls.errors import UserError
 from salt_hls.layers.head_dense import operation
 from salt_hls.layers.keras_ops import (
     ExactLayer,
     parsed_type,
     quantize,
     quantized,
+    require_heads,
     weight_quantizer,
 )
 
@@ -42,10 +42,7 @@ class HeadDense(ExactLayer):
 
     def build(self, input_shape: tf.TensorShape) -> None:
         columns = input_shape[-1]
-        if columns % self.heads:
-            raise UserError(
-                f"layer {self.name}: {columns} columns do not divide into {self.heads} heads"
-            )
+        require_heads(self, columns)
         # The matrices side by side are one key matrix (d, H * D): its fan-out counts.
         self.kernel = self.add_weight(
             name="kernel",

@@ -15,6 +15,7 @@ from salt_hls.layers.keras_ops import (
     parsed_type,
     quantize,
     quantized,
+    require_heads,
     weight_quantizer,
 )
 
@@ -71,11 +72,7 @@ class HeadFilter(ExactLayer):
         self.output_type = parsed_type(output_type)
 
     def build(self, input_shape: tf.TensorShape) -> None:
-        columns = input_shape[-1]
-        if columns % self.heads:
-            raise UserError(
-                f"layer {self.name}: {columns} columns do not divide into {self.heads} heads"
-            )
+        require_heads(self, input_shape[-1])
         self.kernel = self.add_weight(
             name="kernel",
             shape=(self.heads, max(self.heights)),

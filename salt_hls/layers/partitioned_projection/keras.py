@@ -13,6 +13,7 @@ from salt_hls.layers.keras_ops import (
     parsed_type,
     quantize,
     quantized,
+    require_heads,
     weight_quantizer,
 )
 from salt_hls.layers.partitioned_projection import operation
@@ -56,10 +57,8 @@ class PartitionedProjection(ExactLayer):
                 f"layer {self.name}: partitions must be at most the {particles} particles, "
                 f"got {self.partitions}"
             )
-        if not self.broadcast and columns % self.heads:
-            raise UserError(
-                f"layer {self.name}: {columns} columns do not divide into {self.heads} heads"
-            )
+        if not self.broadcast:
+            require_heads(self, columns)
         shape = kernel_shape(self.mode, self.heads, self.partitions, particles)
         terms = shape[1] if self.mode == "dense" else shape[2]
         self.kernel = self.add_weight(
