@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from pathlib import Path
@@ -66,6 +67,25 @@ def test_table_of_the_scaling_study() -> None:
         cells = (p.particles, p.particles_per_clock, p.ii_cycles, p.latency_cycles, f"{p.lut:,}")
         line = "| " + " | ".join(map(str, (*cells, f"{p.ff:,}"))) + " |"
         assert line in text, f"hardware.md should have {line}"
+
+
+def test_table_of_the_shallower_models() -> None:
+    found = json.loads((ROOT / "docs/results/shallow_attention.json").read_text())["variants"]
+    text = (ROOT / "docs/hardware.md").read_text()
+    section = text[text.index("## A shallower model: estimates") :].split("\n## ")[0]
+    rows = [line.split("|")[2:-1] for line in section.splitlines() if line.startswith("| ")][1:]
+    shown = sorted(tuple(cell.strip() for cell in row) for row in rows)
+    assert shown == sorted(
+        (
+            f"{v['logic_ns']}",
+            f"{v['cycles']}",
+            f"{v['latency_ns']}",
+            f"{v['lut']:,}",
+            f"{v['ff']:,}",
+            "" if v["accuracy"] is None else f"{v['accuracy']:.2%}".replace("%", " %"),
+        )
+        for v in found.values()
+    )
 
 
 @pytest.mark.parametrize("path", REPORTS, ids=lambda p: p.stem)
