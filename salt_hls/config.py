@@ -196,6 +196,13 @@ class Types(Strict):
         """Weight type of a layer."""
         return self.weights.get(layer, self.weights["default"])
 
+    @property
+    def elements(self) -> dict[str, FixedType]:
+        """Types of tensors whose elements may have widths of their own, by key."""
+        inside = ("weights", "biases", "attention", "output")
+        found = {key: kind for key, kind in self if key not in inside and kind is not None}
+        return {**found, "attention.output": self.attention.output}
+
     @model_validator(mode="after")
     def _known_weights(self) -> Types:
         known = {
@@ -210,6 +217,25 @@ class Types(Strict):
         return self
 
 
+class Widths(Strict):
+    """What has a width of its own, inside the declared type, which training then learns.
+
+    weights: every "weight", or the "tensor" as a whole. activations: every "element" of the inputs
+    and of the tensors that `types` declares, particle by column, or the "tensor". Those inside
+    attention, biases and the logits keep their declared types. What has no bits left is 0 and
+    costs nothing; `training.learned` says how far widths are to fall. Elements round half up and
+    saturate (RND, SAT), so their declared types must.
+    """
+
+    weights: Literal["tensor", "weight"] = "tensor"
+    activations: Literal["tensor", "element"] = "tensor"
+
+    @property
+    def learned(self) -> bool:
+        """Whether anything has a width of its own."""
+        return self != Widths()
+
+
 class Phase(Strict):
     """Part of a training: a batch size for at most so many epochs, until it stops improving."""
 
@@ -219,12 +245,48 @@ class Phase(Strict):
     learning_rate: float = Field(ge=1e-9, le=10)
 
 
+class LearnedPhase(Strict):
+    """Part of the training of widths: a batch size for so many epochs."""
+
+    batch: int = Field(gt=0, le=2**24)
+    epochs: Count
+
+
+class Learned(Strict):
+    """Training of weights and widths together, from the float weights to a cost.
+
+    target_lut: the predicted LUTs (`training/cost.py`) that the model may have in the end. The
+    training starts at the declared types; the LUTs it is held to fall by the same factor in every
+    step, to the target after the first three quarters of all steps. Below 1 % an epoch or so is
+    slow enough; much faster, and attention collapses. learning_rate: in the first step; it falls
+    as a cosine, to a hundredth.
+    """
+
+    target_lut: int = Field(gt=0)
+    phases: tuple[LearnedPhase, ...] = Field(min_length=1)
+    learning_rate: float = Field(default=1e-3, ge=1e-9, le=10)
+
+
 class Training(Strict):
-    """Float training, then quantization-aware training of the same weights."""
+    """Float training, then quantization-aware training of the same weights.
+
+    The latter is in `quantized_phases`, or, of a model that learns `widths`, `learned`.
+    """
 
     seed: int = Field(default=1, ge=0, lt=2**32)
     float_phases: tuple[Phase, ...] = Field(min_length=1)
-    quantized_phases: tuple[Phase, ...] = Field(min_length=1)
+    quantized_phases: tuple[Phase, ...] = ()
+    learned: Learned | None = None
+
+    @model_validator(mode="after")
+    def _one_way_to_quantize(self) -> Training:
+        if self.learned is None and not self.quantized_phases:
+            raise ValueError("quantized_phases: the key is missing; give at least one phase")
+        if self.learned is not None and self.quantized_phases:
+            raise ValueError(
+                "quantized_phases: learned trains the widths instead; leave quantized_phases out"
+            )
+        return self
 
 
 def _part(name: str) -> str:
@@ -342,6 +404,7 @@ class ModelConfig(Strict):
     head: Literal["mlp", "linear"] = "mlp"
     inputs: Inputs
     types: Types | None = None
+    widths: Widths = Widths()
     training: Training | None = None
     firmware: Firmware = Firmware()
     explore: Explore | None = Field(default=None, exclude=True)  # it changes no result
@@ -413,6 +476,25 @@ class ModelConfig(Strict):
                 raise ValueError(f"types.{key}: the key is missing; {needed_by} needs it")
         if not self.kernel_heights:
             _table_type(attention.logits, f"types.attention.logits: {attention.logits}")
+        return self
+
+    @model_validator(mode="after")
+    def _learnable(self) -> ModelConfig:
+        if self.training is not None and self.widths.learned != bool(self.training.learned):
+            if self.widths.learned:
+                raise ValueError(
+                    "training.learned: the key is missing; widths are learned toward its target_lut"
+                )
+            raise ValueError(
+                "training.learned: no widths to learn; give widths: {weights: weight, "
+                "activations: element}"
+            )
+        if self.types is not None and self.widths.activations == "element":
+            for key, kind in self.types.elements.items():
+                if (kind.rounding, kind.overflow) != ("RND", "SAT"):
+                    raise ValueError(
+                        f"types.{key}: widths.activations: element needs RND,SAT, got {kind}"
+                    )
         return self
 
     @property

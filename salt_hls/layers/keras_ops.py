@@ -84,7 +84,8 @@ def quantizer_config(quantizer: Any) -> Any:
     if quantizer is None:
         return None
     if hasattr(quantizer, "get_config"):
-        return {"class_name": type(quantizer).__name__, "config": quantizer.get_config()}
+        kind = tf.keras.utils.get_registered_name(type(quantizer))
+        return {"class_name": kind, "config": quantizer.get_config()}
     return {"class_name": getattr(quantizer, "__name__", str(quantizer)), "config": {}}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,12 @@ from salt_hls.layers.conv_attention.keras import ConvAttention
 from salt_hls.layers.conv_attention.operation import scale_shift, type_names
 from salt_hls.layers.dynamic_tanh.keras import DynamicTanh
 from salt_hls.layers.fixed_activation.keras import FixedActivation
+from salt_hls.layers.fixed_activation.operation import Function
 from salt_hls.layers.head_dense.keras import HeadDense
 from salt_hls.layers.head_filter.keras import HeadFilter
 from salt_hls.layers.head_filter.operation import padding
 from salt_hls.layers.keras_ops import quantizer_of
+from salt_hls.layers.learned_bits import LearnedBits
 from salt_hls.layers.partitioned_projection.keras import PartitionedProjection
 from salt_hls.layers.partitioned_projection.operation import Mode
 from salt_hls.layers.types import qkeras_text
@@ -47,8 +50,20 @@ class Builder:
     def text(self, name: str) -> str | None:
         return None if self.types is None else str(getattr(self.types, name))
 
-    def weights(self, layer: str) -> str | None:
+    def weights(self, layer: str) -> Any:
         return None if self.types is None else qkeras_text(self.types.weight(layer))
+
+    def activation(self, function: Function, kind: str | None, name: str) -> FixedActivation:
+        """Rounds to the type `kind`, or each element to its own inside it, as the YAML says."""
+        return FixedActivation(function, kind, elements=self.own_elements, name=name)
+
+    @property
+    def own_elements(self) -> bool:
+        return self.types is not None and self.config.widths.activations == "element"
+
+    def narrowed(self, x: tf.Tensor, kind: str | None, name: str) -> tf.Tensor:
+        """What is of type `kind` already, each element in its own type, where elements have any."""
+        return self.activation("linear", kind, f"{name}_fixed")(x) if self.own_elements else x
 
     def dense(self, prefix: str, layer: str, units: int, bias: bool = True) -> QDense:
         biases = None if self.types is None else qkeras_text(self.types.biases)
@@ -60,28 +75,32 @@ class Builder:
             name=prefix + layer,
         )
 
-    def project(self, prefix: str, what: str, mode: Mode) -> PartitionedProjection:
-        return PartitionedProjection(
+    def project(self, x: tf.Tensor, prefix: str, what: str, mode: Mode) -> tf.Tensor:
+        kind = self.text(f"{what}_projection")
+        projection = PartitionedProjection(
             self.config.heads,
             self.config.partitions,
             mode=mode,
             broadcast=self.config.project_first,
             kernel_quantizer=self.weights(f"{what}_projection"),
-            output_type=self.text(f"{what}_projection"),
+            output_type=kind,
             name=f"{prefix}{what}_projection",
         )
+        return self.narrowed(projection(x), kind, projection.name)
 
     def filtered(self, x: tf.Tensor, prefix: str, what: str, heights: Sequence[int]) -> tf.Tensor:
         """Queries or keys behind their own filters, if they have any."""
         if what not in self.config.filtered:
             return x
-        return HeadFilter(
+        kind = self.text(f"{what}_filter")
+        filters = HeadFilter(
             self.config.heads,
             heights,
             kernel_quantizer=self.weights(f"{what}_filter"),
-            output_type=self.text(f"{what}_filter"),
+            output_type=kind,
             name=f"{prefix}{what}_filter",
-        )(x)
+        )
+        return self.narrowed(filters(x), kind, filters.name)
 
     def keys_and_values(self, x: tf.Tensor, prefix: str) -> list[tf.Tensor]:
         """K' and V' (batch, p, d); plain K and V (batch, N, d) for full attention."""
@@ -91,7 +110,7 @@ class Builder:
         for what, mode in (("key", config.keys), ("value", config.values)):
             if config.attention == "projected" and config.project_first:
                 if projected is None or not config.share_projections:
-                    projected = self.project(prefix, what, mode)(x)
+                    projected = self.project(x, prefix, what, mode)
                 heads = HeadDense(
                     config.heads,
                     config.width // config.heads,
@@ -99,12 +118,12 @@ class Builder:
                     output_type=self.text(what),
                     name=prefix + what,
                 )
-                outputs.append(heads(projected))
+                outputs.append(self.narrowed(heads(projected), self.text(what), heads.name))
                 continue
             y = self.dense(prefix, what, config.width, bias=False)(x)
-            y = FixedActivation("linear", self.text(what), name=f"{prefix}{what}_fixed")(y)
+            y = self.activation("linear", self.text(what), f"{prefix}{what}_fixed")(y)
             if config.attention == "projected":
-                y = self.project(prefix, what, mode)(y)
+                y = self.project(y, prefix, what, mode)
             outputs.append(y)
         return outputs
 
@@ -124,7 +143,7 @@ class Builder:
         """What attention adds to x (batch, N, d)."""
         config = self.config
         query = self.dense(prefix, "query", config.width, bias=False)(x)
-        query = FixedActivation("linear", self.text("query"), name=f"{prefix}query_fixed")(query)
+        query = self.activation("linear", self.text("query"), f"{prefix}query_fixed")(query)
         query = self.filtered(query, prefix, "query", config.filter_heights)
         key, value = self.keys_and_values(x, prefix)
         key = self.filtered(key, prefix, "key", (config.partitions,))
@@ -133,7 +152,7 @@ class Builder:
     def feed_forward(self, x: tf.Tensor, prefix: str) -> tf.Tensor:
         """What the feed-forward layers add to x (batch, N, d)."""
         hidden = self.dense(prefix, "ff1", self.config.feed_forward)(x)
-        relu = FixedActivation("relu", self.text("feed_forward"), name=f"{prefix}ff1_relu")
+        relu = self.activation("relu", self.text("feed_forward"), f"{prefix}ff1_relu")
         return self.dense(prefix, "ff2", self.config.width)(relu(hidden))
 
     def attend(self, tensors: list[tf.Tensor], prefix: str) -> tf.Tensor:
@@ -143,19 +162,36 @@ class Builder:
         if self.types is not None:
             names = type_names(bool(heights), normalize)
             types = {name: str(getattr(self.types.attention, name)) for name in names}
-        return ConvAttention(
+        attention = ConvAttention(
             config.heads,
             heights,
             kernel_quantizer=self.weights("attention") if heights else None,
             types=types,
             **config.softmax.model_dump(),
             name=f"{prefix}attention",
-        )(tensors)
+        )
+        output = None if types is None else types["output"]
+        return self.narrowed(attention(tensors), output, attention.name)
 
     def tanh(self, x: tf.Tensor, prefix: str, name: str) -> tf.Tensor:
-        return DynamicTanh(
-            self.text(f"{name}_input"), self.text("tanh_output"), name=prefix + name
-        )(x)
+        argument, entries = self.text(f"{name}_input"), self.text("tanh_output")
+        x = self.narrowed(x, argument, f"{prefix}{name}_input")
+        x = DynamicTanh(argument, entries, name=prefix + name)(x)
+        return self.narrowed(x, entries, prefix + name)
+
+
+class LearnedBuilder(Builder):
+    """For training: weights with widths of their own, where the YAML says so, learn them.
+
+    Trained weights, set to what they are rounded to (`snap_weights`), are those of `Builder`, whose
+    quantizers are of the types that hold them all.
+    """
+
+    def weights(self, layer: str) -> Any:
+        if self.types is None or self.config.widths.weights == "tensor":
+            return super().weights(layer)
+        kind = self.types.weight(layer)
+        return LearnedBits(kind.width, kind.int_bits - 1)
 
 
 def build_model(
@@ -164,7 +200,8 @@ def build_model(
     """The Keras model: (batch, N, features) on the input grid to (batch, classes) logits.
 
     The float and the quantized model have the same weights in the same order: `set_weights` of one
-    takes `get_weights` of the other. builder: a subclass changes layers, for studies.
+    takes `get_weights` of the other. With widths of elements the quantized one has these as well.
+    builder: a subclass changes layers, for studies and for the training of widths.
 
     Raises `UserError` when `quantized` and no types are given, or when a sum could exceed the 24
     bits that float32 holds.
@@ -177,14 +214,17 @@ def build_model(
         raise UserError("types: the key is missing; a quantized model declares every type")
     inputs = tf.keras.Input((config.particles, features), name="particles")
     make = builder(config, config.types if quantized else None, inputs)
-    x = make.dense("", "embed", config.width)(inputs)
-    x = FixedActivation("relu", make.text("embed"), name="embed_relu")(x)
+    grid = replace(config.inputs.container, rounding="RND", overflow="SAT")
+    x = make.narrowed(inputs, str(grid), "inputs")
+    x = make.dense("", "embed", config.width)(x)
+    x = make.activation("relu", make.text("embed"), "embed_relu")(x)
     for block in range(1, config.blocks + 1):
         x = make.block(x, f"block{block}_")
     x = tf.keras.layers.GlobalMaxPooling1D(name="pool")(x)
+    x = make.narrowed(x, make.text("tanh_output"), "pool")
     if config.head == "mlp":
         x = make.dense("", "head", config.width)(x)
-        x = FixedActivation("relu", make.text("head"), name="head_relu")(x)
+        x = make.activation("relu", make.text("head"), "head_relu")(x)
     x = make.dense("", "classes", config.classes)(x)
     outputs = FixedActivation("linear", make.text("output"), name="logits")(x)
     return tf.keras.Model(inputs, outputs, name="tagger")
@@ -228,7 +268,7 @@ def load_keras_model(path: Path) -> tf.keras.Model:
     layers = check_no_code(path)
     objects: dict[str, Any] = {name: keras_class(name) for name in KERAS_CLASSES}
     _add_supported_quantized_objects(objects)
-    objects["QActivation"] = _LoadableQActivation
+    objects |= {"QActivation": _LoadableQActivation, "LearnedBits": LearnedBits}
     known = {*dir(tf.keras.layers), *dir(tf.keras), *objects, "Functional"}
     for name, kind in layers.items():
         if kind not in known:
