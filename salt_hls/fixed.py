@@ -2,15 +2,16 @@
 
 A value of type `ap_fixed<W, I>` is k / 2**(W - I) for an integer k of W bits; I counts the sign
 bit. Arrays hold such values as float64 ("grid floats"), exact below 53 bits, or as alkaid symbolic
-arrays, which then describe the same computation as hardware. `FixedType.quantize` and `lookup`
-accept both; so does everything written with them, `np.einsum`, `np.max` and `+`.
+arrays, which then describe the same computation as hardware. `FixedType.quantize`,
+`ElementTypes.quantize` and `lookup` accept both; so does everything written with them, `np.einsum`,
+`np.max` and `+`.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -182,6 +183,87 @@ class FixedType:
 
 
 @dataclass(frozen=True, eq=False)
+class ElementTypes:
+    """A type for each element of a tensor, its grid inside that of the `container`.
+
+    integer_bits, fraction_bits: whole numbers i and f of the tensor's shape; i does not count the
+    sign. With k = 1 for a signed container, an element has the step 2**-f and the range
+    -k 2**i ... 2**i - 2**-f, is rounded half up and saturates. One without magnitude bits,
+    i + f <= 0, is pruned: it is 0, and kept as i = f = 0.
+    """
+
+    container: FixedType
+    integer_bits: NDArray[np.int64]
+    fraction_bits: NDArray[np.int64]
+
+    @staticmethod
+    def check_container(container: FixedType, name: str) -> None:
+        """Raises `UserError` when a container's values are not handled as elements are."""
+        if (container.rounding, container.overflow) != ("RND", "SAT"):
+            right = replace(container, rounding="RND", overflow="SAT")
+            raise UserError(
+                f"layer {name}: elements with widths of their own are rounded RND and saturate "
+                f"SAT, their output_type is {container}; give {right}"
+            )
+
+    @staticmethod
+    def of(
+        container: FixedType,
+        integer_bits: NDArray[np.floating[Any]],
+        fraction_bits: NDArray[np.floating[Any]],
+        name: str,
+    ) -> ElementTypes:
+        """From the trained numbers of bits of the layer `name`: rounded, and clipped to the
+        container's.
+
+        Raises `UserError` for numbers that are not finite, and when every element is pruned.
+        """
+        ElementTypes.check_container(container, name)
+        for what, bits in (("integer_bits", integer_bits), ("fraction_bits", fraction_bits)):
+            if not np.all(np.isfinite(bits)):
+                raise UserError(f"layer {name}: weight {what} holds NaN or infinity; retrain it")
+        most_i, most_f = container.int_bits - container.signed, container.frac_bits
+        i = np.clip(np.rint(integer_bits), -most_f, most_i).astype(np.int64)
+        f = np.clip(np.rint(fraction_bits), -most_i, most_f).astype(np.int64)
+        kept = i + f > 0
+        if not np.any(kept):
+            raise UserError(
+                f"layer {name}: every element is pruned (no bits are left), so its output is 0 "
+                "for every input; train it with a lower price on bits"
+            )
+        return ElementTypes(container, np.where(kept, i, 0), np.where(kept, f, 0))
+
+    @property
+    def pruned(self) -> NDArray[np.bool_]:
+        """Elements that are 0."""
+        return np.asarray(self.integer_bits + self.fraction_bits <= 0)
+
+    @property
+    def widths(self) -> NDArray[np.int64]:
+        """Bits of every element, with the sign; 0 where pruned."""
+        bits = self.integer_bits + self.fraction_bits
+        return np.where(self.pruned, 0, bits + self.container.signed)
+
+    def quantize(self, x: Array) -> Array:
+        """Rounds, then clips, x (..., *shape of the tensor), as the C++ and the RTL do."""
+        k = np.where(self.pruned, 0, int(self.container.signed))
+        i, f = self.integer_bits, self.fraction_bits
+        if hasattr(x, "quantize"):
+            return x.quantize(k, i, f, "SAT", "RND")
+        low, high = -k * 2.0 ** (i + f), 2.0 ** (i + f) - 1
+        return np.clip(self._codes(x), low, high) * 2.0**-f
+
+    def overflowed(self, x: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Where the range of an element that is kept changes x, (..., *shape of the tensor)."""
+        rounded = self._codes(x) * 2.0**-self.fraction_bits
+        return np.asarray((rounded != self.quantize(x)) & ~self.pruned)
+
+    def _codes(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """In steps of each element, rounded half up."""
+        return np.floor(np.asarray(x, np.float64) * 2.0**self.fraction_bits + 0.5)
+
+
+@dataclass(frozen=True, eq=False)
 class Table:
     """A function tabulated on a grid: entry i is its value at `first + i * source.lsb`.
 
@@ -225,8 +307,8 @@ def lookup(table: Table, x: Array) -> Array:
 class Observer:
     """How an arithmetic rounds and looks up its named tensors; a subclass may look at them."""
 
-    def rounded(self, name: str, to: FixedType, exact: Array) -> Array:
-        """`exact` values, rounded to the declared type of the tensor `name`."""
+    def rounded(self, name: str, to: FixedType | ElementTypes, exact: Array) -> Array:
+        """`exact` values, rounded to the declared type, or types, of the tensor `name`."""
         return to.quantize(exact)
 
     def looked_up(self, name: str, table: Table, argument: Array) -> Array:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from salt_hls.fixed import MAX_WIDTH, Array, FixedType, Observer, Table
+from salt_hls.fixed import MAX_WIDTH, Array, ElementTypes, FixedType, Observer, Table
 
 
 class TensorUse(BaseModel):
@@ -147,13 +147,19 @@ class Tally:
         """Counts values (any shape) that are on their grid already."""
         self._tensors.setdefault(name, _Tensor(fixed_type)).add(values)
 
-    def add_rounded(self, name: str, to: FixedType, exact: Array, rounded: Array) -> None:
+    def add_rounded(
+        self, name: str, to: FixedType | ElementTypes, exact: Array, rounded: Array
+    ) -> None:
         """Counts values (any shape) before and after they were rounded."""
-        self.add_values(name, to, rounded)
+        if isinstance(to, ElementTypes):
+            container, changed = to.container, to.overflowed(exact)
+        else:
+            container = to
+            wide = FixedType(MAX_WIDTH, MAX_WIDTH - to.frac_bits, True, to.rounding)
+            changed = wide.quantize(exact) != rounded
+        self.add_values(name, container, rounded)
         tensor = self._tensors[name]
-        wide = FixedType(MAX_WIDTH, MAX_WIDTH - to.frac_bits, True, to.rounding)
-        changed = int((wide.quantize(exact) != rounded).sum())
-        tensor.overflowed = (tensor.overflowed or 0) + changed
+        tensor.overflowed = (tensor.overflowed or 0) + int(changed.sum())
 
     def add_looked_up(self, name: str, table: Table, argument: Array, values: Array) -> None:
         """Counts values looked up, and which entries they were."""
@@ -166,7 +172,7 @@ class _Counter(Observer):
     def __init__(self, tally: Tally, layer: str) -> None:
         self.tally, self.layer = tally, layer
 
-    def rounded(self, name: str, to: FixedType, exact: Array) -> Array:
+    def rounded(self, name: str, to: FixedType | ElementTypes, exact: Array) -> Array:
         values = super().rounded(name, to, exact)
         self.tally.add_rounded(f"{self.layer}.{name}", to, exact, values)
         if name == "attention":

@@ -23,7 +23,7 @@ from hls4ml.model.types import FixedPrecisionType, RoundingMode, SaturationMode,
 from qkeras import get_quantizer
 
 from salt_hls.errors import UserError
-from salt_hls.fixed import FixedType, Overflow, Rounding
+from salt_hls.fixed import ElementTypes, FixedType, Overflow, Rounding
 from salt_hls.graph.tensor import Tensor
 from salt_hls.hls.hls4ml_types import Precision, Variable
 from salt_hls.layers.layer import LayerOperation, Shape
@@ -166,11 +166,21 @@ class SavedOperation(Serializable):  # type: ignore[misc]
         kind = type(self.operation)
         values = {f.name: getattr(self.operation, f.name) for f in fields(kind)}  # type: ignore[arg-type]
         types = {name: str(v) for name, v in values.items() if isinstance(v, FixedType)}
-        others = {name: v for name, v in values.items() if name not in types}
+        elements = {
+            name: {
+                "container": str(v.container),
+                "integer_bits": v.integer_bits,
+                "fraction_bits": v.fraction_bits,
+            }
+            for name, v in values.items()
+            if isinstance(v, ElementTypes)
+        }
+        others = {name: v for name, v in values.items() if name not in {*types, *elements}}
         return {
             "module": kind.__module__,
             "kind": kind.__name__,
             "types": types,
+            "elements": elements,
             "values": others,
         }
 
@@ -179,7 +189,13 @@ class SavedOperation(Serializable):  # type: ignore[misc]
         """The operation itself."""
         kind = getattr(import_module(state["module"]), state["kind"])
         types = {name: FixedType.parse(text) for name, text in state["types"].items()}
-        operation: LayerOperation = kind(**state["values"], **types)
+        elements = {
+            name: ElementTypes(
+                FixedType.parse(saved["container"]), saved["integer_bits"], saved["fraction_bits"]
+            )
+            for name, saved in state.get("elements", {}).items()
+        }
+        operation: LayerOperation = kind(**state["values"], **types, **elements)
         return operation
 
 
@@ -190,6 +206,9 @@ class _ConfigTemplate(LayerConfigTemplate):  # type: ignore[misc]
         for name, value in node.operation.members(inputs).items():
             if isinstance(value, FixedType):
                 lines.append(f"typedef {value} {name};")
+            elif isinstance(value, tuple):
+                numbers = ", ".join(map(str, value))
+                lines.append(f"static constexpr int {name}[{len(value)}] = {{{numbers}}};")
             else:
                 kind = "bool" if isinstance(value, bool) else "unsigned"
                 lines.append(f"static const {kind} {name} = {str(value).lower()};")

@@ -49,7 +49,7 @@ def quantize(x: tf.Tensor, fixed_type: FixedType | None) -> tf.Tensor:
     if fixed_type.rounding == "TRN":
         code = tf.floor(scaled)
     elif fixed_type.rounding == "RND":
-        code = tf.floor(scaled + 0.5)
+        code = _round_half_up(scaled)
     else:
         code = tf.round(scaled)
     if fixed_type.overflow == "WRAP":
@@ -59,6 +59,63 @@ def quantize(x: tf.Tensor, fixed_type: FixedType | None) -> tf.Tensor:
     low, high = fixed_type.min, fixed_type.max
     value = tf.clip_by_value(code * fixed_type.lsb, low, high)
     return value_with_gradient_of(value, tf.clip_by_value(x, low, high))
+
+
+def quantize_elements(
+    x: tf.Tensor, integer_bits: tf.Tensor, fraction_bits: tf.Tensor, container: FixedType
+) -> tf.Tensor:
+    """`ElementTypes.quantize` for tensors, of bits as they are trained, with gradients for these.
+
+    x: (batch, *shape of the bits). With the bits rounded to i and f, q is x clipped to [-k 2**i, M],
+    M = 2**i - 2**-f, and then rounded. Rounding and the container's limits pass straight through:
+    inside, dq/dx = 1 and dq/df = ln 2 (x - q); above M, dq/di = ln 2 2**i and dq/df = ln 2 2**-f;
+    below -2**i, dq/di = -ln 2 2**i; all others are 0. A pruned element keeps
+    dq/df = ln 2 x, for x clipped to [-k 2**i, 2**i], by which it may come back.
+    """
+    most_i, most_f = container.int_bits - container.signed, container.frac_bits
+    powers = 2.0 ** np.arange(-most_f, most_i + 1)
+
+    def power(exponent: tf.Tensor) -> tf.Tensor:
+        """2**exponent, exactly, which tf.pow does not promise; NaN stays NaN."""
+        known = tf.where(tf.math.is_nan(exponent), tf.zeros_like(exponent), exponent)
+        index = tf.cast(known, tf.int32) + most_f
+        return tf.gather(tf.constant(powers, exponent.dtype), index) + (exponent - exponent)
+
+    @tf.custom_gradient
+    def quantized(x: tf.Tensor, integer_bits: tf.Tensor, fraction_bits: tf.Tensor) -> Any:
+        i = tf.clip_by_value(tf.round(integer_bits), -most_f, most_i)
+        f = tf.clip_by_value(tf.round(fraction_bits), -most_i, most_f)
+        pruned = i + f <= 0
+        top, step = power(i), power(-f)
+        low = -top if container.signed else tf.zeros_like(top)
+        high = top - step
+        clipped = tf.clip_by_value(x, low, tf.where(pruned, top, high))
+        q = tf.where(pruned, tf.zeros_like(x), _round_half_up(clipped / step) * step)
+
+        def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            above, below = ~pruned & (x > high), ~pruned & (x < low)
+            zero = tf.zeros_like(x)
+            by_x = tf.where(pruned | above | below, zero, upstream)
+            by_i = tf.where(above, top, tf.where(below, low, zero))
+            by_f = tf.where(above, step, clipped - q)
+            return by_x, *(_summed_to(np.log(2.0) * upstream * d, integer_bits) for d in (by_i, by_f))
+
+        return q, gradient
+
+    return quantized(x, tf.convert_to_tensor(integer_bits), tf.convert_to_tensor(fraction_bits))
+
+
+def _summed_to(gradient: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
+    """A gradient, summed over the axes along which `like` was repeated."""
+    shapes = tf.shape(gradient), tf.shape(like)
+    _, axes = tf.raw_ops.BroadcastGradientArgs(s0=shapes[0], s1=shapes[1])
+    return tf.reshape(tf.reduce_sum(gradient, axes), shapes[1])
+
+
+def _round_half_up(scaled: tf.Tensor) -> tf.Tensor:
+    """To whole numbers; floor(x + 0.5) rounds its sum in float32 where x has 24 bits."""
+    below = tf.floor(scaled)
+    return below + tf.cast(scaled - below >= 0.5, scaled.dtype)
 
 
 def lookup(table: Table, x: tf.Tensor, function: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:

@@ -20,7 +20,7 @@ Weight = Callable[[str, Shape], NDArray[np.float64]]
 """The weight of this name as the forward pass uses it; `UserError` if it has another shape."""
 
 Constants = Mapping[str, tuple[NDArray[np.float64], FixedType]]
-Members = Mapping[str, int | bool | FixedType]
+Members = Mapping[str, int | bool | tuple[int, ...] | FixedType]
 
 
 class LayerOperation(Operation):
@@ -46,4 +46,4 @@ class LayerOperation(Operation):
 
     @abstractmethod
     def members(self, inputs: Sequence[Tensor]) -> Members:
-        """Members of the C++ struct: numbers, and types under names ending in `_t`."""
+        """Members of the C++ struct: numbers, arrays of them, types under names ending in `_t`."""

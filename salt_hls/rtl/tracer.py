@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from alkaid.converter.plugin import ALIRTracerPluginBase
 from alkaid.trace import FVArray, HWConfig, fixed_variable_array
-from alkaid.trace.fixed_variable import FVariable
+from alkaid.trace.fixed_variable import FVariable, LookupTable
 from alkaid.trace.passes import surrogate
 
 from salt_hls.errors import UserError
@@ -51,6 +51,8 @@ def _in_one_step(quantize: Callable[..., Any]) -> Callable[..., Any]:
         self: Any, k: int, i: int, f: int, overflow_mode: str = "WRAP", round_mode: str = "TRN"
     ) -> Any:
         k, i, f = int(k), int(i), int(f)
+        if self.opr == "lookup" and k + i + f > 0 and (round_mode, overflow_mode) != ("TRN", "WRAP"):
+            return _rounded_entries(self, FixedType(k + i + f, k + i, bool(k), round_mode, overflow_mode))
         known = self.low == self.high or k + i + f <= 0
         if overflow_mode != "SAT" or round_mode == "RND_CONV" or known:
             return quantize(self, k, i, f, overflow_mode, round_mode)
@@ -62,6 +64,13 @@ def _in_one_step(quantize: Callable[..., Any]) -> Callable[..., Any]:
         return _saturated(quantize(self, signed, integers, f), k, i, f)
 
     return quantized
+
+
+def _rounded_entries(x: Any, to: FixedType) -> Any:
+    """The result of a look-up, rounded: a look-up of rounded entries, without an adder."""
+    entries = x._table.float_table * x._factor
+    rounded = to.quantize(entries)
+    return x if np.array_equal(rounded, entries) else x._from[0].lookup(LookupTable(rounded))
 
 
 TOP_BITS = 6
@@ -95,6 +104,19 @@ def _saturated(x: Any, k: int, i: int, f: int) -> Any:
 
 
 FVariable.quantize = _in_one_step(FVariable.quantize)
+
+
+def _without_sign_bits(cmvm: Callable[..., Any]) -> Callable[..., Any]:
+    def product(matrix: Any, x: Any, options: Any) -> Any:
+        if any(v.low < 0 and sum(v.kif) == 1 for v in np.asarray(x)):
+            options = {**options, "binary_lut": False}
+        return cmvm(matrix, x, options)
+
+    return product
+
+
+# alkaid 0.8 takes values of one bit as addresses of tables, also those of -1 and 0.
+fixed_variable_array.cmvm = _without_sign_bits(fixed_variable_array.cmvm)
 
 
 def _once(function: Callable[..., Any], key: Callable[..., Hashable]) -> Callable[..., Any]:

@@ -1,14 +1,17 @@
-"""y = Q(x) or Q(max(x, 0)): the one place where a sum is rounded to its declared type."""
+"""y = Q(x) or Q(max(x, 0)): the one place where a sum is rounded to its declared type, or to one
+type for each element."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
-from salt_hls.fixed import UNOBSERVED, Array, FixedType, Observer
+from salt_hls.errors import UserError
+from salt_hls.fixed import UNOBSERVED, Array, ElementTypes, FixedType, Observer
+from salt_hls.graph.loops import Loop
 from salt_hls.graph.operation import TokenWise
 from salt_hls.graph.tensor import Tensor
 from salt_hls.layers.layer import LayerOperation, Members, Shape, Weight
@@ -19,21 +22,55 @@ Function = Literal["linear", "relu"]
 
 @dataclass(frozen=True)
 class FixedActivation(TokenWise, LayerOperation):
-    """Any shape in, the same shape out, of `output_type`."""
+    """Any shape in, the same shape out, of `output_type`, whose grid holds those of `elements`."""
 
     function: Function
     output_type: FixedType
+    elements: ElementTypes | None = None
 
     @staticmethod
     def from_keras(
         config: Mapping[str, Any], shapes: Sequence[Shape], weight: Weight
     ) -> FixedActivation:
-        return FixedActivation(config["function"], declared_type(config))
+        to, elements = declared_type(config), None
+        if config.get("elements"):
+            bits = (weight(name, shapes[0]) for name in ("integer_bits", "fraction_bits"))
+            elements = ElementTypes.of(to, *bits, config["name"])
+        return FixedActivation(config["function"], to, elements)
 
     def __call__(self, x: Array, observer: Observer = UNOBSERVED) -> Array:
         """Quantizes the activated values."""
         activated = np.maximum(x, 0) if self.function == "relu" else x
-        return observer.rounded("output", self.output_type, activated)
+        return observer.rounded("output", self.elements or self.output_type, activated)
 
     def members(self, inputs: Sequence[Tensor]) -> Members:
-        return {"n_in": inputs[0].size, "relu": self.function == "relu"}
+        members: Members = {"n_in": inputs[0].size, "relu": self.function == "relu"}
+        if self.elements is None:
+            return members
+        sign = self.output_type.signed
+        return {
+            **members,
+            "elements": True,
+            "signed_elements": sign,
+            "width": tuple(self.elements.widths.ravel().tolist()),
+            "iwidth": tuple((self.elements.integer_bits + sign).ravel().tolist()),
+        }
+
+    def loops(
+        self, name: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor]
+    ) -> list[Loop] | None:
+        """Particles that share a lane pass through the same hardware: they must have the same
+        types."""
+        if self.elements is None:
+            return super().loops(name, inputs, outputs)
+        tensor, types = outputs[0], self.elements
+        bits = np.stack([types.integer_bits, types.fraction_bits])
+        rows = bits.reshape(2, tensor.rows, tensor.shape[-1])
+        if np.any(rows != rows[:, np.arange(tensor.rows) % tensor.lanes]):
+            raise UserError(
+                f"layer {name}: widths differ among the particles of a lane; train it with widths "
+                "per channel (io_stream), or use io_parallel"
+            )
+        of_transfer = rows[:, : tensor.lanes].reshape(2, *tensor.transfer_shape)
+        loop = replace(self, elements=ElementTypes(types.container, *of_transfer))
+        return TokenWise.loops(loop, name, inputs, outputs)
