@@ -30,7 +30,7 @@ TAKES_synth := $(TAKES_rtl) TOOL STEPS $(PLACE)
 TAKES_report := MODEL BUDGET STRICT
 TAKES_golden := MODEL CHECK
 TAKES_data := JETS DATA $(PLACE)
-TAKES_train := MODEL DATA SEED SHIP
+TAKES_train := MODEL DATA SEED SHIP TARGET_LUT
 TAKES_results := ROWS DATA $(PLACE)
 TAKES_scaling := $(PLACE)
 TAKES_explore := MODEL BUDGET DATA TRIALS STORAGE $(PLACE)
@@ -68,6 +68,7 @@ help:
 ## TOOL=yosys           or estimate, vitis, vivado; STEPS=csim,csynth,cosim,vsynth,route of the last two
 ## JETS=                how many, else 610,000; DATA=data the folder or file of the jets
 ## SEED=  SHIP=1        of the training; over the shipped weights
+## TARGET_LUT=          of the training of learned widths: predicted LUTs
 ## CHECK=1              compares golden logits, writes nothing; without MODEL= all shipped ones
 ## TRIALS=20  STORAGE=   of explore: how many points, and an SQLite file or database URL
 ## JOBS=  SCHEDULER=tcp://host:port  CLUSTER=FILE   jobs at a time, and where (docs/scale.md)
@@ -112,7 +113,7 @@ scaling: $(READY) ## measure streaming firmware against particles and lanes
 	@$(RUN) scaling $(WHERE)
 
 train: $(READY) ## train MODEL on DATA, float then quantized
-	@$(RUN) train '$(MODEL)' $(if $(DATA),--data '$(DATA)') $(if $(SEED),--seed '$(SEED)') $(call flag,SHIP)
+	@$(RUN) train '$(MODEL)' $(if $(DATA),--data '$(DATA)') $(if $(SEED),--seed '$(SEED)') $(if $(TARGET_LUT),--target-lut '$(TARGET_LUT)') $(call flag,SHIP)
 
 diagnose: $(READY) ## look for signs of failure in MODEL
 	@$(RUN) diagnose '$(MODEL)' $(if $(DATA),--data '$(DATA)')

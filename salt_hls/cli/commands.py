@@ -293,6 +293,14 @@ def train(
     ship: Annotated[
         bool, typer.Option(help="Write the weights of a shipped model over the shipped ones.")
     ] = False,
+    target_lut: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Predicted LUTs to train learned widths to, instead of the YAML's; files are "
+            "<model>.lut<target>.*.",
+        ),
+    ] = None,
     build: Build = Path("build"),
 ) -> None:
     """Trains a model, float then quantized; continues where it was interrupted.
@@ -304,7 +312,7 @@ def train(
     with progress_bar() as update:
         from salt_hls.training.run import train_model, weights_folder
 
-        result = train_model(model, data, build, _epochs(update), warn, seed, ship)
+        result = train_model(model, data, build, _epochs(update), warn, seed, ship, target_lut)
     print_training(result)
     stem = weights_folder(path, build, ship) / result.model
     say(f"weights {stem}.weights.h5")
@@ -317,6 +325,8 @@ def _epochs(update: Progress) -> Callable[[Any], None]:
 
     def step(p: Any) -> None:
         so_far = "" if p.accuracy is None else f", accuracy {p.accuracy:.4f}"
+        if p.lut is not None:
+            so_far += f", loss {p.loss:.4f}, {p.lut:,.0f} LUT predicted"
         name = f"{p.stage} phase {p.phase}/{p.phases} epoch {p.epoch}/{p.epochs}{so_far}"
         update(name, p.step, p.steps)
 

@@ -17,6 +17,7 @@ def print_training(result: Any) -> None:
     for name, metrics in (("float", result.float_), ("quantized", result.quantized)):
         table.add_row(name, f"{metrics.accuracy:.4f}", f"{metrics.auc['mean']:.4f}")
     console.print(table)
+    say(f"{result.predicted_lut:,} LUT, a prediction; {command('synth')} measures")
 
 
 def print_synthesis(report: Any) -> None:

@@ -98,7 +98,9 @@ def quantize_elements(
             by_x = tf.where(pruned | above | below, zero, upstream)
             by_i = tf.where(above, top, tf.where(below, low, zero))
             by_f = tf.where(above, step, clipped - q)
-            return by_x, *(_summed_to(np.log(2.0) * upstream * d, integer_bits) for d in (by_i, by_f))
+            return by_x, *(
+                _summed_to(np.log(2.0) * upstream * d, integer_bits) for d in (by_i, by_f)
+            )
 
         return q, gradient
 

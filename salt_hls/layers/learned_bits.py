@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from qkeras.quantizers import BaseQuantizer
 
@@ -20,7 +21,8 @@ class LearnedBits(BaseQuantizer):  # type: ignore[misc]
 
     The variable, of the weight's shape, belongs to the layer that calls the quantizer, and has the
     weight's name: `kernel_fraction_bits`. Gradients are straight-through for the weight, and
-    dq/df = ln 2 (w - q), from q = R(w 2^f) 2^-f with dR(x)/dx = 1.
+    dq/df = ln 2 (w - q), from q = R(w 2^f) 2^-f with dR(x)/dx = 1. `save_weights` keeps the variable,
+    and so do Keras' own .h5 files; its .keras files leave out what quantizers have.
     """
 
     def __init__(self, bits: int = 8, integer: int = 0) -> None:
@@ -44,8 +46,8 @@ class LearnedBits(BaseQuantizer):  # type: ignore[misc]
 
         @tf.custom_gradient
         def quantize(w: tf.Tensor, fraction: tf.Tensor) -> Any:
-            f = self.rounded(fraction)
-            step, limit = 2.0**-f, 2.0**self.integer
+            f, limit = self.rounded(fraction), 2.0**self.integer
+            step = self._step(f)
             code = tf.round(tf.clip_by_value(w, -limit, limit - step) / step)
             value = tf.where(f > -self.integer, code * step, tf.zeros_like(w))
 
@@ -59,6 +61,13 @@ class LearnedBits(BaseQuantizer):  # type: ignore[misc]
     def rounded(self, fraction_bits: tf.Tensor) -> tf.Tensor:
         """The whole number of fraction bits that is used for each weight."""
         return tf.clip_by_value(tf.round(fraction_bits), -float(self.integer), float(self.most))
+
+    def _step(self, f: tf.Tensor) -> tf.Tensor:
+        """2^-f, exactly, which tf.pow does not promise; NaN stays NaN."""
+        powers = 2.0 ** -np.arange(-self.integer, self.most + 1)
+        known = tf.where(tf.math.is_nan(f), tf.zeros_like(f), f)
+        index = tf.cast(known, tf.int32) + self.integer
+        return tf.gather(tf.constant(powers, f.dtype), index) + (f - f)
 
     def _begin(self, weight: tf.Tensor) -> None:
         name = f"{weight.name.split(':')[0]}_" if isinstance(weight, tf.Variable) else ""

@@ -66,6 +66,16 @@ def named_weights(layer: tf.keras.layers.Layer) -> dict[str, tf.Variable]:
     return {weight.name.split("/")[-1].split(":")[0]: weight for weight in layer.weights}
 
 
+def copy_weights(source: tf.keras.Model, target: tf.keras.Model) -> None:
+    """Gives the target the weights that both have, by layer and name; others it keeps."""
+    layers = {layer.name: layer for layer in target.layers}
+    for layer in source.layers:
+        there = named_weights(layers[layer.name]) if layer.name in layers else {}
+        for name, weight in named_weights(layer).items():
+            if name in there:
+                there[name].assign(weight)
+
+
 def require_finite(model: tf.keras.Model, path: Path) -> None:
     """Raises `UserError` naming the first weight with NaN or infinity."""
     for layer in model.layers:
@@ -97,9 +107,13 @@ def _assign(model: tf.keras.Model, arrays: dict[str, NDArray[Any]], path: Path) 
         needs = str(tuple(wanted[name].shape)) if name in wanted else "no such weight"
         holds = str(arrays[name].shape) if name in arrays else "none"
         if needs != holds:
+            widths = name.endswith("_bits") and {
+                "none": "; they are of a model without learned widths",
+                "no such weight": "; they are of a model with learned widths",
+            }.get(holds if name in wanted else needs)
             raise UserError(
                 f"{path}: these weights do not fit the model's YAML ({name}: the model needs "
-                f"{needs}, the file has {holds}); train again"
+                f"{needs}, the file has {holds}{widths or ''}); train again"
             )
     for name, weight in wanted.items():
         weight.assign(arrays[name])

@@ -51,8 +51,14 @@ def _in_one_step(quantize: Callable[..., Any]) -> Callable[..., Any]:
         self: Any, k: int, i: int, f: int, overflow_mode: str = "WRAP", round_mode: str = "TRN"
     ) -> Any:
         k, i, f = int(k), int(i), int(f)
-        if self.opr == "lookup" and k + i + f > 0 and (round_mode, overflow_mode) != ("TRN", "WRAP"):
-            return _rounded_entries(self, FixedType(k + i + f, k + i, bool(k), round_mode, overflow_mode))
+        if (
+            self.opr == "lookup"
+            and k + i + f > 0
+            and (round_mode, overflow_mode) != ("TRN", "WRAP")
+        ):
+            return _rounded_entries(
+                self, FixedType(k + i + f, k + i, bool(k), round_mode, overflow_mode)
+            )
         known = self.low == self.high or k + i + f <= 0
         if overflow_mode != "SAT" or round_mode == "RND_CONV" or known:
             return quantize(self, k, i, f, overflow_mode, round_mode)

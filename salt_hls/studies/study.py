@@ -85,6 +85,8 @@ class Settings(Strict):
     def _consistent(self) -> Settings:
         if self.model.training is None:
             raise ValueError("training: the key is missing; the base declares the protocol")
+        if self.model.widths.learned:
+            raise ValueError("widths: a study's tensors have one width each; leave the key out")
         if self.bounded and self.model.types is None:
             raise ValueError("types: the key is missing; bounds and widths come from it")
         if self.pairwise_bias and (self.bounded or self.model.attention == "full"):

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 from qkeras import QDense
 
 from salt_hls.errors import UserError
@@ -100,6 +101,18 @@ def own_bits(layer: FixedActivation) -> Bits:
     )
 
 
+def width_maps(model: tf.keras.Model) -> dict[str, NDArray[np.float32]]:
+    """Bits, 0 where pruned: of the elements of activations by layer, and of weights by layer and
+    name."""
+    maps: dict[str, NDArray[np.float32]] = {}
+    for layer in model.layers:
+        if isinstance(layer, FixedActivation) and layer.elements:
+            maps[layer.name] = own_bits(layer).width.numpy()
+        elif quantizer_of(layer, "kernel") is not None and layer.kernel is not None:
+            maps[f"{layer.name}/kernel"] = constant_bits(layer).numpy()
+    return maps
+
+
 def constant_bits(layer: tf.keras.layers.Layer, name: str = "kernel") -> tf.Tensor:
     """Bits of each of a layer's weights, from the first to the last 1 of its magnitude."""
     weight, quantizer = getattr(layer, name), quantizer_of(layer, name)
@@ -128,9 +141,7 @@ def _log2(code: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.floor(exact + 1e-9), tf.float32)
 
 
-def predicted_luts(
-    model: tf.keras.Model, features: Sequence[FixedType]
-) -> dict[str, tf.Tensor]:
+def predicted_luts(model: tf.keras.Model, features: Sequence[FixedType]) -> dict[str, tf.Tensor]:
     """LUTs by layer, of those that have any, of a quantized model that `build_model` made.
 
     features: the types of the last axis of the input. Raises `UserError` for other layers.

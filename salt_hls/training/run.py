@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 import yaml
 from matplotlib.figure import Figure
 from pydantic import BaseModel, Field
@@ -20,12 +22,12 @@ from salt_hls.system.digest import digest
 from salt_hls.system.processes import cores
 from salt_hls.system.store import locked, replacing
 from salt_hls.system.wording import option
+from salt_hls.training.cost import width_maps
+from salt_hls.training.learned import learn, require_reachable, stage_of, total_lut
 from salt_hls.training.metrics import Metrics, correct, evaluate
-from salt_hls.training.train import OnStep, Samples, predict, train
+from salt_hls.training.train import OnStep, Samples, predict, train, train_float
 
 Note = Callable[[str], None]
-
-STAGES = ("float", "quantized")
 
 STATE, TRAINED = "train", "trained"
 """Folders, in that of the builds, of interrupted trainings and of the weights of shipped models."""
@@ -36,7 +38,8 @@ class Result(BaseModel):
 
     lost, won: jets that only the float, only the quantized model classifies correctly. seconds: by
     the clock, of the epochs of both stages, on `cores` cores; `None` if it began before epochs were
-    timed.
+    timed. predicted_lut: what `training/cost.py` predicts for unrolled hardware, no measurement;
+    `None` where it was not predicted yet.
     """
 
     model: str
@@ -47,6 +50,7 @@ class Result(BaseModel):
     quantized: Metrics
     lost: int
     won: int
+    predicted_lut: int | None = None
 
     @property
     def loss(self) -> tuple[float, float]:
@@ -81,13 +85,15 @@ def train_model(
     note: Note = lambda text: None,
     seed: int | None = None,
     ship: bool = False,
+    target_lut: int | None = None,
 ) -> Result:
     """Trains the model of a YAML on a data set (`jets.readers.load_data`) and writes, into
     `weights_folder`, its weights (<name>.weights.h5, <name>.float.weights.h5) and metrics; state
     and curves go to `build`/train/<name>/<digest of YAML and jets>, so that a training continues
     only what is the same. What was mended in the data is told to `note`, a line each.
 
-    seed: instead of the YAML's; <name> is then <YAML>.seed<seed>.
+    seed, target_lut: instead of the YAML's; <name> is then <YAML>.seed<seed>, <YAML>.lut<target>,
+    or has both.
     """
     path = find_model(reference)
     if path.suffix not in (".yaml", ".yml"):
@@ -97,11 +103,21 @@ def train_model(
     if config.training is None or config.types is None:
         key = "training" if config.training is None else "types"
         raise UserError(f"{path}: the key {key!r} is missing; a model to train declares it")
-    name = path.stem
+    name = of_seed = path.stem
+    changes: dict[str, Any] = {}
     if seed is not None:
-        name += f".seed{seed}"
-        training_of_seed = config.training.model_copy(update={"seed": seed})
-        config = config.model_copy(update={"training": training_of_seed})
+        name = of_seed = f"{name}.seed{seed}"
+        changes["seed"] = seed
+    if target_lut is not None:
+        if config.training.learned is None:
+            raise UserError(
+                f"{path}: {option('target-lut')} is for learned widths; give the YAML widths: "
+                "{weights: weight, activations: element} and training.learned"
+            )
+        name += f".lut{target_lut}"
+        changes["learned"] = config.training.learned.model_copy(update={"target_lut": target_lut})
+    changed = config.training.model_copy(update=changes)
+    config = config.model_copy(update={"training": changed})
     jets = load_data(data, config.particles)
     jets.require_fit(config.inputs, config.classes, path)
     for line in jets.notes:
@@ -111,22 +127,36 @@ def train_model(
     )
     classes = jets.test.classes
     seen = (a for split in (training, validation) for a in (split.inputs, split.labels))
-    state = build / STATE / name / digest(config.model_dump_json(), *seen)[:12]
+    # Trainings to several targets share the float one.
+    left_out: dict[str, Any] = {"training": {"learned"}}
+    if not config.widths.learned:
+        left_out["widths"] = True
+    state = build / STATE / of_seed / digest(config.model_dump_json(exclude=left_out), *seen)[:12]
     with locked(state, lambda: note(f"waiting for another training of {name} on these jets")):
-        float_model, quantized = train(config, training, validation, state, on_step)
-        plot_curves(state, state / "curves.png")
+        if changed.learned is None:
+            stages, files = ("float", "quantized"), ""
+            float_model, quantized = train(config, training, validation, state, on_step)
+        else:
+            require_reachable(config)
+            stages = ("float", stage_of(changed.learned))
+            float_model = train_float(config, training, validation, state, on_step)
+            quantized = learn(config, float_model, training, validation, state, on_step)
+            files = f"{stages[1]}/"
+            plot_widths(quantized, state / files / "widths.png")
+        plot_curves(state, state / files / "curves.png", stages)
     logits = [predict(model, test.inputs) for model in (float_model, quantized)]
     float_, quantized_ = (evaluate(z, test.labels, classes) for z in logits)
     hits = [correct(z, test.labels) for z in logits]
     result = Result(
         model=name,
         training_jets=len(training.labels),
-        seconds=_seconds(state),
+        seconds=_seconds(state, stages),
         cores=cores(),
         float=float_,
         quantized=quantized_,
         lost=int(np.sum(hits[0] & ~hits[1])),
         won=int(np.sum(hits[1] & ~hits[0])),
+        predicted_lut=total_lut(quantized, config),
     )
     with locked(build / STATE / name):
         for model, kind in ((float_model, ".float"), (quantized, "")):
@@ -135,21 +165,24 @@ def train_model(
             partial.write_text(result.model_dump_json(by_alias=True, indent=1) + "\n")
         if target != path.parent:
             with replacing(target / f"{name}.yaml") as partial:
-                partial.write_text(_with_seed(path.read_text(), seed))
+                partial.write_text(_changed(path.read_text(), seed, target_lut))
     return result
 
 
-def _with_seed(text: str, seed: int | None) -> str:
-    """The text of a model's YAML, that of another seed without its comments."""
-    if seed is None:
+def _changed(text: str, seed: int | None, target_lut: int | None) -> str:
+    """The text of a model's YAML, that of another seed or target without its comments."""
+    if seed is None and target_lut is None:
         return text
     content = yaml.safe_load(text)
-    content["training"]["seed"] = seed
+    if seed is not None:
+        content["training"]["seed"] = seed
+    if target_lut is not None:
+        content["training"]["learned"]["target_lut"] = target_lut
     return str(yaml.safe_dump(content, sort_keys=False))
 
 
-def _seconds(folder: Path) -> float | None:
-    rows = [row for stage in STAGES for row in _history(folder, stage)]
+def _seconds(folder: Path, stages: Sequence[str]) -> float | None:
+    rows = [row for stage in stages for row in _history(folder, stage)]
     return round(sum(r["seconds"] for r in rows)) if all("seconds" in r for r in rows) else None
 
 
@@ -158,23 +191,48 @@ def _history(folder: Path, stage: str) -> list[dict[str, Any]]:
     return rows
 
 
-def plot_curves(folder: Path, path: Path) -> None:
-    """Loss and accuracy by epoch, of both stages."""
-    figure = Figure(figsize=(11, 4), layout="constrained")
-    left, right = figure.subplots(1, 2)
+def plot_curves(folder: Path, path: Path, stages: Sequence[str]) -> None:
+    """Loss and accuracy by epoch, of both stages, and predicted LUTs where widths are learned."""
+    histories = {stage: _history(folder, stage) for stage in stages}
+    priced = any("lut" in row for rows in histories.values() for row in rows)
+    figure = Figure(figsize=(16 if priced else 11, 4), layout="constrained")
+    left, right, *third = figure.subplots(1, 3 if priced else 2)
     start = 0
-    for stage in STAGES:
-        rows = _history(folder, stage)
-        epochs = range(start, start + len(rows))
+    for stage, rows in histories.items():
+        name, epochs = stage.split("-")[0], range(start, start + len(rows))
         start += len(rows)
-        left.plot(epochs, [r["loss"] for r in rows], label=f"{stage}, training")
-        left.plot(epochs, [r["val_loss"] for r in rows], label=f"{stage}, validation")
-        right.plot(epochs, [r["val_accuracy"] for r in rows], label=stage)
+        left.plot(epochs, [r["loss"] for r in rows], label=f"{name}, training")
+        left.plot(epochs, [r["val_loss"] for r in rows], label=f"{name}, validation")
+        right.plot(epochs, [r["val_accuracy"] for r in rows], label=name)
+        for axis in third if "lut" in rows[0] else ():
+            axis.semilogy(epochs, [r["lut"] for r in rows], label=name)
+            axis.set_ylabel("LUT, predicted")
     left.set_ylabel("cross-entropy")
     right.set_ylabel("validation accuracy")
-    for axis in (left, right):
+    for axis in (left, right, *third):
         axis.set_xlabel("epoch")
         axis.legend(frameon=False)
         axis.spines[["top", "right"]].set_visible(False)
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=120)
+
+
+def plot_widths(model: tf.keras.Model, path: Path) -> None:
+    """A map of every tensor whose elements have widths of their own, particles by columns, and of
+    the bits of every layer's weights, rows by columns; what is pruned is white."""
+    maps = width_maps(model)
+    columns = 4
+    rows = math.ceil(len(maps) / columns)
+    figure = Figure(figsize=(3.2 * columns, 2.4 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    most = max(float(m.max()) for m in maps.values())
+    for axis, (name, widths) in zip(axes, maps.items(), strict=False):
+        shown = np.ma.masked_equal(widths.reshape(-1, widths.shape[-1]), 0)
+        image = axis.imshow(shown, vmin=0, vmax=most, aspect="auto", interpolation="nearest")
+        axis.set_title(name, fontsize=8)
+        axis.tick_params(labelsize=6)
+    for axis in axes[len(maps) :]:
+        axis.set_visible(False)
+    figure.colorbar(image, ax=axes, label="bits", shrink=0.5)
     with replacing(path) as partial:
         figure.savefig(partial, dpi=120)

@@ -16,18 +16,18 @@ import io
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from salt_hls.config import ModelConfig, Phase, Training
+from salt_hls.config import LearnedPhase, ModelConfig, Phase, Training, Widths
 from salt_hls.errors import UserError
 from salt_hls.jets.dataset import JetSet
 from salt_hls.jets.ordering import prepare
@@ -58,7 +58,10 @@ class Samples:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a training is; loss and accuracy are None while the first epoch runs."""
+    """Where a training is; loss and accuracy are None while the first epoch runs.
+
+    lut: predicted LUTs, where widths are learned.
+    """
 
     stage: str
     phase: int
@@ -69,6 +72,7 @@ class Place:
     steps: int
     loss: float | None
     accuracy: float | None
+    lut: float | None = None
 
 
 OnStep = Callable[[Place], None]
@@ -88,8 +92,10 @@ def train(
     folder: keeps the state of an interrupted training, the history (`history.json`, one row for
     each epoch) and `float.weights.h5`. A finished stage is not trained again.
     """
+    if config.widths.learned:
+        raise UserError("widths: this training is of tensors of one width; leave the key out")
     float_model, quantized, fit = _after_float(config, training, validation, folder, on_step)
-    quantize(float_model, quantized, fit, _protocol(config).quantized_phases)
+    quantize(float_model, quantized, fit, protocol_of(config).quantized_phases)
     return float_model, quantized
 
 
@@ -104,7 +110,8 @@ def train_float(
     return _after_float(config, training, validation, folder, on_step)[0]
 
 
-def _protocol(config: ModelConfig) -> Training:
+def protocol_of(config: ModelConfig) -> Training:
+    """How the model is trained; `UserError` where it does not say."""
     if config.training is None:
         raise UserError("training: the key is missing; a model to train declares its phases")
     return config.training
@@ -118,14 +125,15 @@ def _after_float(
     on_step: OnStep,
 ) -> tuple[tf.keras.Model, tf.keras.Model, Callable[..., None]]:
     """The trained float model, the quantized one as it is built, and `fit_stages` of the jets."""
-    protocol = _protocol(config)
-    phases = protocol.float_phases + protocol.quantized_phases
+    protocol = protocol_of(config)
+    learned = protocol.learned.phases if protocol.learned else ()
+    phases = (*protocol.float_phases, *protocol.quantized_phases, *learned)
     _require_batches(phases, len(training.labels))  # of both stages, before the first
     folder.mkdir(parents=True, exist_ok=True)
     tf.keras.utils.set_random_seed(protocol.seed)
     training = training.shuffled(protocol.seed)
     float_model = build_model(config, quantized=False)
-    quantized = build_model(config, quantized=True)
+    quantized = build_model(config.model_copy(update={"widths": Widths()}), quantized=True)
 
     fit = partial(
         fit_stages,
@@ -189,7 +197,7 @@ def fit_stages(
     if teacher is not None:
         answers = scores(predict(teacher, inputs))[:, -targets.shape[1] :]
         targets = ((targets + answers) / 2).astype(np.float32)
-    state = _State.restore(model, folder / stage)
+    state = State.restore(model, folder / stage)
     for number, phase in enumerate(phases):
         if number < state.phase:
             continue
@@ -232,7 +240,7 @@ def fit_stages(
     shutil.rmtree(folder / stage, ignore_errors=True)
 
 
-def _require_batches(phases: tuple[Phase, ...], jets: int) -> None:
+def _require_batches(phases: Sequence[Phase | LearnedPhase], jets: int) -> None:
     largest = max((phase.batch for phase in phases), default=0)
     if largest > jets:
         raise UserError(
@@ -245,7 +253,7 @@ def measure(model: tf.keras.Model, samples: Samples) -> tuple[float, float]:
     """Mean cross-entropy and accuracy."""
     logits = predict(model, samples.inputs)
     targets = probabilities(samples.labels, logits.shape[-1])
-    loss = _cross_entropy(tf.constant(targets), tf.constant(logits))
+    loss = cross_entropy(tf.constant(targets), tf.constant(logits))
     chosen = logits.argmax(-1) if logits.shape[-1] > 1 else (logits[:, 0] > 0)
     return float(tf.reduce_mean(loss)), float(np.mean(chosen == samples.labels))
 
@@ -267,7 +275,8 @@ def probabilities(labels: NDArray[np.int8], classes: int) -> NDArray[np.float32]
     return np.eye(classes, dtype=np.float32)[labels]
 
 
-def _cross_entropy(targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+def cross_entropy(targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """Of logits (jets, classes) against the probabilities of classes, a value a jet."""
     if logits.shape[-1] == 1:
         return tf.nn.sigmoid_cross_entropy_with_logits(targets, logits)
     return tf.nn.softmax_cross_entropy_with_logits(targets, logits)
@@ -325,14 +334,14 @@ class _Step:
     training would have to mend that.
     """
 
-    def __init__(self, state: _State, phase: Phase, grids: list[Grid], pull: float) -> None:
+    def __init__(self, state: State, phase: Phase, grids: list[Grid], pull: float) -> None:
         model, optimizer = state.model, state.optimizer
         optimizer.learning_rate.assign(phase.learning_rate)
 
         @tf.function(reduce_retracing=True)
         def step(inputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
             with tf.GradientTape() as tape:
-                loss = tf.reduce_mean(_cross_entropy(targets, model(inputs, training=True)))
+                loss = tf.reduce_mean(cross_entropy(targets, model(inputs, training=True)))
             before = tf.cast(optimizer.iterations, tf.float32)
             kept = tf.minimum(AVERAGING, before / (before + 3))
             gradients = tape.gradient(loss, model.trainable_variables)
@@ -355,8 +364,15 @@ class _Step:
         return float(self._step(tf.constant(inputs), tf.constant(targets)))
 
 
-class _State:
-    """What an interrupted training needs: weights, optimizer, counters, best weights."""
+class State:
+    """What an interrupted training needs: weights, optimizer, counters, best weights.
+
+    control: what steers a training of widths.
+    """
+
+    counters: ClassVar[tuple[str, ...]] = (
+        "phase", "epoch", "waited", "best_loss", "history", "control",
+    )  # fmt: skip
 
     def __init__(self, model: tf.keras.Model, folder: Path) -> None:
         self.model, self.folder = model, folder
@@ -367,10 +383,11 @@ class _State:
         self.best_loss = float("inf")
         self.best: list[NDArray[Any]] = model.get_weights()
         self.history: list[dict[str, Any]] = []
+        self.control: dict[str, float] = {}
 
     @staticmethod
-    def restore(model: tf.keras.Model, folder: Path) -> _State:
-        state = _State(model, folder)
+    def restore(model: tf.keras.Model, folder: Path) -> State:
+        state = State(model, folder)
         if (folder / "state.json").exists():
             saved = json.loads((folder / "state.json").read_text())
             arrays = np.load(folder / f"{saved['arrays']}.npz")
@@ -385,8 +402,8 @@ class _State:
                 variable.assign(value)
             for variable, value in zip(state.average, lists["average"], strict=True):
                 variable.assign(value)
-            for name in ("phase", "epoch", "waited", "best_loss", "history"):
-                setattr(state, name, saved[name])
+            for name in State.counters:
+                setattr(state, name, saved.get(name, getattr(state, name)))
         return state
 
     @contextmanager
@@ -437,7 +454,7 @@ class _State:
         np.savez(content, **arrays)
         with replacing(self.folder / f"{name}.npz") as partial:
             partial.write_bytes(content.getvalue())
-        saved = {k: getattr(self, k) for k in ("phase", "epoch", "waited", "best_loss", "history")}
+        saved = {k: getattr(self, k) for k in self.counters}
         with replacing(self.folder / "state.json") as partial:
             partial.write_text(json.dumps({**saved, "arrays": name}))
         for old in self.folder.glob("state-*.npz"):
