@@ -16,7 +16,7 @@ from alkaid.trace.fixed_variable import FVariable, LookupTable
 from alkaid.trace.passes import surrogate
 
 from salt_hls.errors import UserError
-from salt_hls.fixed import Array, FixedType
+from salt_hls.fixed import Array, FixedType, Overflow, Rounding
 from salt_hls.graph.graph import Graph
 from salt_hls.hls.reader import read_graph
 
@@ -48,11 +48,22 @@ FVariable.min_of = _of_ordered(FVariable.min_of, greater=False)
 
 def _in_one_step(quantize: Callable[..., Any]) -> Callable[..., Any]:
     def quantized(
-        self: Any, k: int, i: int, f: int, overflow_mode: str = "WRAP", round_mode: str = "TRN"
+        self: Any,
+        k: int,
+        i: int,
+        f: int,
+        overflow_mode: Overflow = "WRAP",
+        round_mode: Rounding = "TRN",
     ) -> Any:
         k, i, f = int(k), int(i), int(f)
-        if self.opr == "lookup" and k + i + f > 0 and (round_mode, overflow_mode) != ("TRN", "WRAP"):
-            return _rounded_entries(self, FixedType(k + i + f, k + i, bool(k), round_mode, overflow_mode))
+        if (
+            self.opr == "lookup"
+            and k + i + f > 0
+            and (round_mode, overflow_mode) != ("TRN", "WRAP")
+        ):
+            return _rounded_entries(
+                self, FixedType(k + i + f, k + i, bool(k), round_mode, overflow_mode)
+            )
         known = self.low == self.high or k + i + f <= 0
         if overflow_mode != "SAT" or round_mode == "RND_CONV" or known:
             return quantize(self, k, i, f, overflow_mode, round_mode)
