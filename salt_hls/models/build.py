@@ -35,6 +35,10 @@ from salt_hls.models.weights import require_finite
 
 Add = tf.keras.layers.Add
 
+EXACT = "ap_fixed<24,11>"
+"""Holds every sum and product of a tagger's layers exactly: as many bits as float32, in which Keras
+computes."""
+
 
 class Builder:
     """Makes each layer float or quantized, by whether there are types.
@@ -61,8 +65,13 @@ class Builder:
     def own_elements(self) -> bool:
         return self.types is not None and self.config.widths.activations == "element"
 
+    def result(self, kind: str | None) -> str | None:
+        """What a layer rounds its result to: `kind`, or nothing where its elements are rounded
+        next, so that they are rounded once."""
+        return EXACT if self.own_elements else kind
+
     def narrowed(self, x: tf.Tensor, kind: str | None, name: str) -> tf.Tensor:
-        """What is of type `kind` already, each element in its own type, where elements have any."""
+        """A `result` of type `kind`, each element in its own type, where elements have any."""
         return self.activation("linear", kind, f"{name}_fixed")(x) if self.own_elements else x
 
     def dense(self, prefix: str, layer: str, units: int, bias: bool = True) -> QDense:
@@ -83,7 +92,7 @@ class Builder:
             mode=mode,
             broadcast=self.config.project_first,
             kernel_quantizer=self.weights(f"{what}_projection"),
-            output_type=kind,
+            output_type=self.result(kind),
             name=f"{prefix}{what}_projection",
         )
         return self.narrowed(projection(x), kind, projection.name)
@@ -97,7 +106,7 @@ class Builder:
             self.config.heads,
             heights,
             kernel_quantizer=self.weights(f"{what}_filter"),
-            output_type=kind,
+            output_type=self.result(kind),
             name=f"{prefix}{what}_filter",
         )
         return self.narrowed(filters(x), kind, filters.name)
@@ -115,7 +124,7 @@ class Builder:
                     config.heads,
                     config.width // config.heads,
                     kernel_quantizer=self.weights(what),
-                    output_type=self.text(what),
+                    output_type=self.result(self.text(what)),
                     name=prefix + what,
                 )
                 outputs.append(self.narrowed(heads(projected), self.text(what), heads.name))
@@ -157,11 +166,13 @@ class Builder:
 
     def attend(self, tensors: list[tf.Tensor], prefix: str) -> tf.Tensor:
         """Attention of queries (batch, N, d) to keys and values (batch, p, d)."""
-        config, types = self.config, None
+        config, types, kind = self.config, None, None
         heights, normalize = config.kernel_heights, config.softmax.normalize
         if self.types is not None:
             names = type_names(bool(heights), normalize)
             types = {name: str(getattr(self.types.attention, name)) for name in names}
+            kind = types["output"]
+            types["output"] = str(self.result(kind))
         attention = ConvAttention(
             config.heads,
             heights,
@@ -170,8 +181,7 @@ class Builder:
             **config.softmax.model_dump(),
             name=f"{prefix}attention",
         )
-        output = None if types is None else types["output"]
-        return self.narrowed(attention(tensors), output, attention.name)
+        return self.narrowed(attention(tensors), kind, attention.name)
 
     def tanh(self, x: tf.Tensor, prefix: str, name: str) -> tf.Tensor:
         argument, entries = self.text(f"{name}_input"), self.text("tanh_output")
