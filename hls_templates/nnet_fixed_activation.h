@@ -20,21 +20,22 @@ struct fixed_activation_config {
 
 // ---- a type for each element: the compiler sees how narrow it is
 
-template <class data_T, class res_T, bool SIGNED, int WIDTH, int IWIDTH> struct fixed_element {
+template <class data_T, class res_T, bool RELU, bool SIGNED, int WIDTH, int IWIDTH> struct fixed_element {
     typedef typename std::conditional<SIGNED, ap_fixed<WIDTH, IWIDTH, AP_RND, AP_SAT>,
                                       ap_ufixed<WIDTH, IWIDTH, AP_RND, AP_SAT>>::type type;
     static_assert(IWIDTH <= res_T::iwidth && WIDTH - IWIDTH <= res_T::width - res_T::iwidth,
                   "an element's grid lies inside that of the result");
-    static res_T of(const data_T &x) {
+    static void of(const data_T &x, res_T &res) {
 #pragma HLS INLINE
-        return res_T(type(x));
+        res = RELU && x < 0 ? type(0) : type(x);
     }
 };
 
-template <class data_T, class res_T, bool SIGNED, int IWIDTH> struct fixed_element<data_T, res_T, SIGNED, 0, IWIDTH> {
-    static res_T of(const data_T &) {
+template <class data_T, class res_T, bool RELU, bool SIGNED, int IWIDTH>
+struct fixed_element<data_T, res_T, RELU, SIGNED, 0, IWIDTH> {
+    static void of(const data_T &, res_T &res) {
 #pragma HLS INLINE
-        return res_T(0);
+        res = 0;
     }
 };
 
@@ -51,11 +52,8 @@ template <class data_T, class res_T, typename CONFIG_T, unsigned FIRST>
 struct fixed_elements<data_T, res_T, CONFIG_T, FIRST, 1> {
     static void of(const data_T *data, res_T *res) {
 #pragma HLS INLINE
-        data_T x = data[FIRST];
-        if (CONFIG_T::relu && x < 0)
-            x = 0;
-        res[FIRST] =
-            fixed_element<data_T, res_T, CONFIG_T::signed_elements, CONFIG_T::width[FIRST], CONFIG_T::iwidth[FIRST]>::of(x);
+        fixed_element<data_T, res_T, CONFIG_T::relu, CONFIG_T::signed_elements, CONFIG_T::width[FIRST],
+                      CONFIG_T::iwidth[FIRST]>::of(data[FIRST], res[FIRST]);
     }
 };
 

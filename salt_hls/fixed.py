@@ -251,7 +251,7 @@ class ElementTypes:
         if hasattr(x, "quantize"):
             return x.quantize(k, i, f, "SAT", "RND")
         low, high = -k * 2.0 ** (i + f), 2.0 ** (i + f) - 1
-        return np.clip(self._codes(x), low, high) * 2.0**-f
+        return np.asarray(np.clip(self._codes(x), low, high) * 2.0**-f)
 
     def overflowed(self, x: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Where the range of an element that is kept changes x, (..., *shape of the tensor)."""
@@ -260,7 +260,7 @@ class ElementTypes:
 
     def _codes(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         """In steps of each element, rounded half up."""
-        return np.floor(np.asarray(x, np.float64) * 2.0**self.fraction_bits + 0.5)
+        return np.asarray(np.floor(np.asarray(x, np.float64) * 2.0**self.fraction_bits + 0.5))
 
 
 @dataclass(frozen=True, eq=False)

@@ -66,7 +66,7 @@ def quantize_elements(
 ) -> tf.Tensor:
     """`ElementTypes.quantize` for tensors, of bits as they are trained, with gradients for these.
 
-    x: (batch, *shape of the bits). With the bits rounded to i and f, q is x clipped to [-k 2**i, M],
+    x: (batch, *shape of the bits). With bits rounded to i and f, q is x clipped to [-k 2**i, M],
     M = 2**i - 2**-f, and then rounded. Rounding and the container's limits pass straight through:
     inside, dq/dx = 1 and dq/df = ln 2 (x - q); above M, dq/di = ln 2 2**i and dq/df = ln 2 2**-f;
     below -2**i, dq/di = -ln 2 2**i; all others are 0. A pruned element keeps

@@ -16,7 +16,7 @@ from alkaid.trace.fixed_variable import FVariable, LookupTable
 from alkaid.trace.passes import surrogate
 
 from salt_hls.errors import UserError
-from salt_hls.fixed import Array, FixedType
+from salt_hls.fixed import Array, FixedType, Overflow, Rounding
 from salt_hls.graph.graph import Graph
 from salt_hls.hls.reader import read_graph
 
@@ -48,7 +48,12 @@ FVariable.min_of = _of_ordered(FVariable.min_of, greater=False)
 
 def _in_one_step(quantize: Callable[..., Any]) -> Callable[..., Any]:
     def quantized(
-        self: Any, k: int, i: int, f: int, overflow_mode: str = "WRAP", round_mode: str = "TRN"
+        self: Any,
+        k: int,
+        i: int,
+        f: int,
+        overflow_mode: Overflow = "WRAP",
+        round_mode: Rounding = "TRN",
     ) -> Any:
         k, i, f = int(k), int(i), int(f)
         if (

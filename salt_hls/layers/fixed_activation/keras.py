@@ -52,7 +52,7 @@ class FixedActivation(ExactLayer):
 
     def build(self, input_shape: Any) -> None:
         super().build(input_shape)
-        if self.elements:
+        if self.elements and self.output_type:
             (shape,), to = self.shapes, self.output_type
             if None in shape:
                 raise UserError(
@@ -67,6 +67,6 @@ class FixedActivation(ExactLayer):
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         x = tf.nn.relu(inputs) if self.function == "relu" else inputs
-        if self.elements:
+        if self.elements and self.output_type:
             return quantize_elements(x, self.integer_bits, self.fraction_bits, self.output_type)
         return quantize(x, self.output_type)

@@ -34,8 +34,8 @@ class FixedActivation(TokenWise, LayerOperation):
     ) -> FixedActivation:
         to, elements = declared_type(config), None
         if config.get("elements"):
-            bits = (weight(name, shapes[0]) for name in ("integer_bits", "fraction_bits"))
-            elements = ElementTypes.of(to, *bits, config["name"])
+            i, f = (weight(name, shapes[0]) for name in ("integer_bits", "fraction_bits"))
+            elements = ElementTypes.of(to, i, f, config["name"])
         return FixedActivation(config["function"], to, elements)
 
     def __call__(self, x: Array, observer: Observer = UNOBSERVED) -> Array:
