@@ -234,7 +234,7 @@ def _taps(rows: int, height: int) -> tf.Tensor:
     """(rows, height): whether a weight of a filter with SAME padding meets a row."""
     up = padding(height)[0]
     target = np.arange(rows)[:, None] - np.arange(height) + up
-    return tf.constant((0 <= target) & (target < rows), tf.float32)
+    return tf.constant((target >= 0) & (target < rows), tf.float32)
 
 
 def _attention(layer: ConvAttention, query: Bits, key: Bits, value: Bits) -> Priced:
