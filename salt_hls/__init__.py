@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from salt_hls.layers.fixed_activation.keras import FixedActivation
     from salt_hls.layers.head_dense.keras import HeadDense
     from salt_hls.layers.head_filter.keras import HeadFilter
+    from salt_hls.layers.learned_bits import LearnedBits
     from salt_hls.layers.partitioned_projection.keras import PartitionedProjection
     from salt_hls.models.build import build_model, import_sal_t4hep
     from salt_hls.models.tagger import load_model
@@ -36,6 +37,7 @@ __all__ = [
     "HeadDense",
     "HeadFilter",
     "Inputs",
+    "LearnedBits",
     "ModelConfig",
     "PartitionedProjection",
     "UserError",
@@ -52,6 +54,7 @@ __all__ = [
 _MODULES = {
     "Firmware": "api.firmware",
     "Inputs": "api.inputs",
+    "LearnedBits": "layers.learned_bits",
     "ModelConfig": "config",
     "UserError": "errors",
     "build_model": "models.build",

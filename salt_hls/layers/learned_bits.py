@@ -20,9 +20,9 @@ class LearnedBits(BaseQuantizer):  # type: ignore[misc]
     f <= -integer, where nothing is left of the width, it is 0: the weight is pruned.
 
     The variable, of the weight's shape, belongs to the layer that calls the quantizer, and has the
-    weight's name: `kernel_fraction_bits`. Gradients are straight-through for the weight, and
-    dq/df = ln 2 (w - q), from q = R(w 2^f) 2^-f with dR(x)/dx = 1. `save_weights` keeps the variable,
-    and so do Keras' own .h5 files; its .keras files leave out what quantizers have.
+    weight's name: `kernel_fraction_bits`. `save_weights` keeps it, and so do Keras' own .h5 files;
+    its .keras files leave out what quantizers have. Gradients are straight-through for the weight,
+    and dq/df = ln 2 (w - q), from q = R(w 2^f) 2^-f with dR(x)/dx = 1.
     """
 
     def __init__(self, bits: int = 8, integer: int = 0) -> None:

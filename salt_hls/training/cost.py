@@ -81,6 +81,10 @@ class Bits:
         return Bits(*(tf.reduce_max(p, axis) for p in parts), tf.reduce_max(self.sign, axis))
 
 
+Priced = tuple[Bits, tf.Tensor | None]
+"""Bits of a layer's output, and its LUTs, if it has a price of its own."""
+
+
 def straight_through(variable: tf.Tensor, low: float, high: float) -> tf.Tensor:
     """A width as it is used, with the gradient of the variable."""
     used = tf.clip_by_value(tf.round(variable), low, high)
@@ -99,18 +103,6 @@ def own_bits(layer: FixedActivation) -> Bits:
         straight_through(layer.fraction_bits, -integers, fractions),
         bits.sign,
     )
-
-
-def width_maps(model: tf.keras.Model) -> dict[str, NDArray[np.float32]]:
-    """Bits, 0 where pruned: of the elements of activations by layer, and of weights by layer and
-    name."""
-    maps: dict[str, NDArray[np.float32]] = {}
-    for layer in model.layers:
-        if isinstance(layer, FixedActivation) and layer.elements:
-            maps[layer.name] = own_bits(layer).width.numpy()
-        elif quantizer_of(layer, "kernel") is not None and layer.kernel is not None:
-            maps[f"{layer.name}/kernel"] = constant_bits(layer).numpy()
-    return maps
 
 
 def constant_bits(layer: tf.keras.layers.Layer, name: str = "kernel") -> tf.Tensor:
@@ -146,11 +138,32 @@ def predicted_luts(model: tf.keras.Model, features: Sequence[FixedType]) -> dict
 
     features: the types of the last axis of the input. Raises `UserError` for other layers.
     """
+    found = _walked(model, features)
+    return {name: cost for name, (_, cost) in found.items() if cost is not None}
+
+
+def width_maps(
+    model: tf.keras.Model, features: Sequence[FixedType]
+) -> dict[str, NDArray[np.float32]]:
+    """Bits, 0 where pruned: by layer, of the elements that have widths of their own and no more
+    than their values need; by <layer>/kernel, of weights."""
+    maps: dict[str, NDArray[np.float32]] = {}
+    for name, (bits, _) in _walked(model, features).items():
+        layer = model.get_layer(name)
+        if isinstance(layer, FixedActivation) and layer.elements:
+            maps[name] = bits.width.numpy()
+        elif getattr(layer, "kernel", None) is not None:
+            maps[f"{name}/kernel"] = constant_bits(layer).numpy()
+    return maps
+
+
+def _walked(model: tf.keras.Model, features: Sequence[FixedType]) -> dict[str, Priced]:
+    """Bits of its output and LUTs of every layer."""
     (given,) = model.inputs
     inputs = [Bits.of(kind, given.shape[1:-1]) for kind in features]
     parts = ([getattr(b, name) for b in inputs] for name in ("integer", "fraction", "sign"))
-    found = {given.ref(): Bits(*(tf.stack(p, axis=-1) for p in parts))}
-    luts: dict[str, tf.Tensor] = {}
+    bits = {given.ref(): Bits(*(tf.stack(p, axis=-1) for p in parts))}
+    found: dict[str, Priced] = {}
     for layer in model.layers:
         if isinstance(layer, tf.keras.layers.InputLayer):
             continue
@@ -158,14 +171,9 @@ def predicted_luts(model: tf.keras.Model, features: Sequence[FixedType]) -> dict
         if rule is None:
             raise UserError(f"layer {layer.name}: the cost of {type(layer).__name__} is not known")
         sources = layer.input if isinstance(layer.input, list) else [layer.input]
-        bits, cost = rule(layer, *(found[source.ref()] for source in sources))
-        found[layer.output.ref()] = bits
-        if cost is not None:
-            luts[layer.name] = cost
-    return luts
-
-
-Priced = tuple[Bits, tf.Tensor | None]
+        found[layer.name] = rule(layer, *(bits[source.ref()] for source in sources))
+        bits[layer.output.ref()] = found[layer.name][0]
+    return found
 
 
 def _dense(layer: QDense, x: Bits) -> Priced:
@@ -234,7 +242,7 @@ def _taps(rows: int, height: int) -> tf.Tensor:
     """(rows, height): whether a weight of a filter with SAME padding meets a row."""
     up = padding(height)[0]
     target = np.arange(rows)[:, None] - np.arange(height) + up
-    return tf.constant((0 <= target) & (target < rows), tf.float32)
+    return tf.constant((target >= 0) & (target < rows), tf.float32)
 
 
 def _attention(layer: ConvAttention, query: Bits, key: Bits, value: Bits) -> Priced:

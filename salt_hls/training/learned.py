@@ -1,15 +1,15 @@
 """Training of widths, with the weights, from the float model to a target in LUTs.
 
-loss + price * predicted LUTs: widths shrink where they cost more than they help. The price is steered
-so that the LUTs follow a line, straight on a logarithmic scale, from those of the declared types to
-the target. Attention is what suffers first: a product of two variables costs least when one of
-them has no bits, and attention is constant then. So the inputs of its products and of projections keep
-some bits, and so do the weights of projections and of the convolution, attention's own LUTs have a
-part of the price only, and the line is not steep.
+loss + price * predicted LUTs: widths shrink where they cost more than they help. The price is
+steered so that the LUTs follow a line, straight on a logarithmic scale, from those of the declared
+types to the target. Attention is what suffers first: a product of two variables costs least when
+one of them has no bits, and attention is constant then. So the inputs of its products and of
+projections keep some bits, and so do the weights of projections and of the convolution,
+attention's own LUTs have a part of the price only, and the line is not steep.
 
-After every epoch the averaged weights, on their grids, are written to a file, read back into the model that
-is deployed, and measured. Files that no other beats in LUTs and accuracy are kept: the front. The
-result is the most accurate of those within the target.
+After every epoch the averaged weights, on their grids, are written to a file, read back into the
+model that is deployed, and measured. Files that no other beats in LUTs and accuracy are kept: the
+front. The result is the most accurate of those within the target.
 """
 
 from __future__ import annotations
@@ -17,13 +17,11 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from salt_hls.config import Learned, ModelConfig
@@ -57,8 +55,8 @@ TEMPERATURE = 2.0
 """Of the teacher's answers."""
 
 FLOOR = 2
-"""Least bits, without the sign, of the inputs of products of variables and of projections; of weights
-of projections and convolutions it is 1."""
+"""Least bits, without the sign, of the inputs of products of variables and of projections; of
+weights of projections and convolutions it is 1."""
 
 ATTENTION = 0.3
 """Attention's part of the price."""
@@ -131,8 +129,9 @@ def require_reachable(config: ModelConfig) -> None:
     least = total_lut(model, config)
     if target < least:
         raise UserError(
-            f"training.learned.target_lut: {target:,} is below the {least:,} LUT (predicted) that "
-            "are left with every learned width at its least; give more, or narrower types of attention"
+            f"training.learned.target_lut: {target:,} is below the {least:,} LUT (predicted) "
+            "that are left with every learned width at its least; give more, or narrower types "
+            "of attention"
         )
 
 
@@ -176,8 +175,8 @@ def learn(
         last = run.state.history[-1]["lut"]
         raise UserError(
             f"training.learned: ended at {last:,} LUT (predicted), above the target of "
-            f"{learned.target_lut:,}; give more epochs or a higher learning_rate; the points on the "
-            f"way are in {folder / stage}"
+            f"{learned.target_lut:,}; give more epochs or a higher learning_rate; the points on "
+            f"the way are in {folder / stage}"
         )
     best = max(within, key=lambda point: point.accuracy)
     load_weights(deployed, folder / stage / best.file)
@@ -207,6 +206,8 @@ class _Run:
         self.deployed = build_model(config, quantized=True)
         self.model = build_model(config, quantized=True, builder=LearnedBuilder)
         copy_weights(float_model, self.model)
+        # Traced once, not after every epoch.
+        self.answer, self.answer_deployed = map(tf.function, (self.model, self.deployed))
         self.first = total_lut(self.model, config)
         self.state = State.restore(self.model, folder)
         self.state.control = self.state.control or {"price": LEAST, "over": 0.0}
@@ -278,7 +279,7 @@ class _Run:
         return max(1.0, 10_000 / self.steps)
 
     def _compiled(self) -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
-        """A training step: its loss, and the predicted LUTs before it."""
+        """A training step: cross-entropy of the labels and predicted LUTs, both before it."""
         model, optimizer, features = self.model, self.state.optimizer, feature_types(self.config)
         bounds, widths = _Bounds(model), _widths(model)
         attention = {x.name for x in model.layers if isinstance(x, ConvAttention)}
@@ -288,7 +289,8 @@ class _Run:
             inputs: tf.Tensor, targets: tf.Tensor, answers: tf.Tensor, price: tf.Tensor
         ) -> tuple[tf.Tensor, tf.Tensor]:
             with tf.GradientTape() as tape:
-                loss = distilled(targets, answers, model(inputs, training=True))
+                logits = model(inputs, training=True)
+                loss = distilled(targets, answers, logits)
                 luts = predicted_luts(model, features)
                 charged = sum(x * (ATTENTION if n in attention else 1) for n, x in luts.items())
                 bits = sum(tf.reduce_sum(v) for v in widths)
@@ -303,7 +305,7 @@ class _Run:
                 model.trainable_variables, self.state.average, strict=True
             ):
                 average.assign(kept * average + (1 - kept) * variable)
-            return loss, sum(luts.values())
+            return tf.reduce_mean(cross_entropy(targets, logits)), sum(luts.values())
 
         return step  # type: ignore[no-any-return]
 
@@ -313,12 +315,12 @@ class _Run:
             snap_weights(self.model)
             copy_weights(self.model, self.deployed)
             check = self.validation.inputs[:CHECKED]
-            trained = predict(self.model, check)
+            trained = predict(self.answer, check)
         path = self.folder / Point(epoch=epoch, lut=0, accuracy=0).file
         save_weights(self.deployed, path)
         load_weights(self.deployed, path)
-        val_loss, accuracy = measure(self.deployed, self.validation)
-        if not np.array_equal(predict(self.deployed, check), trained):
+        val_loss, accuracy = measure(self.answer_deployed, self.validation)
+        if not np.array_equal(predict(self.answer_deployed, check), trained):
             raise RuntimeError(f"{path}: other logits than those of the training")
         point = Point(epoch=epoch, lut=total_lut(self.deployed, self.config), accuracy=accuracy)
         if not _alive(self.deployed) or any(other.beats(point) for other in self.front):

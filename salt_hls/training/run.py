@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 import yaml
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from salt_hls.config import MODELS, ModelConfig, find_model, load_yaml
@@ -23,7 +23,7 @@ from salt_hls.system.processes import cores
 from salt_hls.system.store import locked, replacing
 from salt_hls.system.wording import option
 from salt_hls.training.cost import width_maps
-from salt_hls.training.learned import learn, require_reachable, stage_of, total_lut
+from salt_hls.training.learned import feature_types, learn, require_reachable, stage_of, total_lut
 from salt_hls.training.metrics import Metrics, correct, evaluate
 from salt_hls.training.train import OnStep, Samples, predict, train, train_float
 
@@ -142,7 +142,7 @@ def train_model(
             float_model = train_float(config, training, validation, state, on_step)
             quantized = learn(config, float_model, training, validation, state, on_step)
             files = f"{stages[1]}/"
-            plot_widths(quantized, state / files / "widths.png")
+            plot_widths(width_maps(quantized, feature_types(config)), state / files / "widths.png")
         plot_curves(state, state / files / "curves.png", stages)
     logits = [predict(model, test.inputs) for model in (float_model, quantized)]
     float_, quantized_ = (evaluate(z, test.labels, classes) for z in logits)
@@ -217,10 +217,9 @@ def plot_curves(folder: Path, path: Path, stages: Sequence[str]) -> None:
         figure.savefig(partial, dpi=120)
 
 
-def plot_widths(model: tf.keras.Model, path: Path) -> None:
+def plot_widths(maps: Mapping[str, NDArray[np.float32]], path: Path) -> None:
     """A map of every tensor whose elements have widths of their own, particles by columns, and of
     the bits of every layer's weights, rows by columns; what is pruned is white."""
-    maps = width_maps(model)
     columns = 4
     rows = math.ceil(len(maps) / columns)
     figure = Figure(figsize=(3.2 * columns, 2.4 * rows), layout="constrained")
