@@ -20,6 +20,7 @@ import salt_hls
 from salt_hls.check.tally import Tally
 from salt_hls.errors import UserError
 from salt_hls.fixed import ElementTypes, FixedType
+from salt_hls.graph.feeds import Read
 from salt_hls.graph.key import graph_digest
 from salt_hls.hls.convert import convert, write_project
 from salt_hls.hls.reader import read_graph
@@ -405,7 +406,8 @@ def test_what_waits_in_a_fifo_is_as_narrow_as_its_elements(tmp_path: Path) -> No
     expected = model(x.astype(np.float32)).numpy()
     padded = np.pad(x, ((0, 0), (0, 1), (0, 0))).reshape(len(x), 3, -1)
     assert np.array_equal(execute(design, padded), expected)
-    narrow = [f for unit in design.units[1:] for f in unit.feeds.values() if f.type == INPUT]
+    feeds = [feed for unit in design.units[1:] for feed in unit.feeds.values()]
+    narrow = [feed for feed in feeds if type(feed) is Read and feed.type == INPUT]
     assert narrow
     for feed in narrow:
         given = symbols(feed.shape, [feed.type] * feed.shape[-1])
