@@ -119,6 +119,10 @@ FVariable.quantize = _in_one_step(FVariable.quantize)
 
 def _without_sign_bits(cmvm: Callable[..., Any]) -> Callable[..., Any]:
     def product(matrix: Any, x: Any, options: Any) -> Any:
+        known = np.array([v.low == v.high for v in np.asarray(x)])
+        if not np.any(matrix[~known]):
+            sums = np.where(known, [float(v.low) for v in np.asarray(x)], 0.0) @ matrix
+            return np.array([FVariable.from_const(c, hwconf=x.hwconf) for c in sums], object)
         if any(v.low < 0 and sum(v.kif) == 1 for v in np.asarray(x)):
             options = {**options, "binary_lut": False}
         return cmvm(matrix, x, options)
@@ -126,7 +130,8 @@ def _without_sign_bits(cmvm: Callable[..., Any]) -> Callable[..., Any]:
     return product
 
 
-# alkaid 0.8 takes values of one bit as addresses of tables, also those of -1 and 0.
+# alkaid 0.8 takes values of one bit as addresses of tables, also those of -1 and 0, and fails on sums
+# that are all constants.
 fixed_variable_array.cmvm = _without_sign_bits(fixed_variable_array.cmvm)
 
 
