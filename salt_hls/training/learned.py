@@ -162,8 +162,9 @@ def learn(
     Raises `UserError` when the loss is no number any more, or the target is not reached.
     """
     learned, stage = _learned(config), stage_of(_learned(config))
-    deployed, done = build_model(config, quantized=True), folder / f"{stage}.weights.h5"
+    done = folder / f"{stage}.weights.h5"
     if done.exists():
+        deployed = build_model(config, quantized=True)
         load_weights(deployed, done)
         return deployed
     run = _Run(config, float_model, training, validation, folder / stage)
@@ -179,11 +180,11 @@ def learn(
             f"the way are in {folder / stage}"
         )
     best = max(within, key=lambda point: point.accuracy)
-    load_weights(deployed, folder / stage / best.file)
-    save_weights(deployed, done)
+    load_weights(run.deployed, folder / stage / best.file)
+    save_weights(run.deployed, done)
     for old in (folder / stage).glob("state*"):
         old.unlink()
-    return deployed
+    return run.deployed
 
 
 class _Run:
@@ -237,10 +238,14 @@ class _Run:
                 state.optimizer.learning_rate.assign(self.rate(progress))
                 price = tf.constant(state.control["price"] / self.first, tf.float32)
                 arrays = (a[rows] for a in (self.inputs, self.targets, self.answers))
-                loss, lut = map(float, step(*map(tf.constant, arrays), price))
+                try:
+                    loss, lut = map(float, step(*map(tf.constant, arrays), price))
+                except tf.errors.InvalidArgumentError:  # a table has no entry of NaN
+                    self._require_numbers()
+                    raise
                 losses.append(loss)
                 if not math.isfinite(loss + lut):
-                    raise UserError(self._fault())
+                    self._require_numbers()
                 self.steer(lut, progress)
                 on_step(
                     Place(
@@ -347,13 +352,15 @@ class _Run:
             }
         )
 
-    def _fault(self) -> str:
-        bad = [v.name for v in self.model.variables if not np.all(np.isfinite(v.numpy()))]
-        what = f"NaN or infinity in {bad[0]}" if bad else "the loss is no number any more"
-        return (
-            f"training.learned: {what}, in epoch {self.state.epoch + 1}; give a smaller "
-            f"learning_rate (the front so far is in {self.folder})"
-        )
+    def _require_numbers(self) -> None:
+        for variable in self.model.variables:
+            if not np.all(np.isfinite(variable.numpy())):
+                name = variable.name.split(":")[0]
+                raise UserError(
+                    f"training.learned: NaN or infinity in {name}, in epoch "
+                    f"{self.state.epoch + 1}; give a smaller learning_rate (the front so far is in "
+                    f"{self.folder})"
+                )
 
 
 def distilled(targets: tf.Tensor, answers: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:

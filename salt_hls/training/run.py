@@ -163,7 +163,7 @@ def train_model(
             save_weights(model, target / f"{name}{kind}.weights.h5")
         with replacing(target / f"{name}.metrics.json") as partial:
             partial.write_text(result.model_dump_json(by_alias=True, indent=1) + "\n")
-        if target != path.parent:
+        if target != path.parent or target_lut is not None:
             with replacing(target / f"{name}.yaml") as partial:
                 partial.write_text(_changed(path.read_text(), seed, target_lut))
     return result
