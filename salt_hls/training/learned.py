@@ -19,6 +19,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -36,7 +37,7 @@ from salt_hls.models.build import LearnedBuilder, build_model, snap_weights
 from salt_hls.models.weights import copy_weights, load_weights, save_weights
 from salt_hls.system.digest import digest
 from salt_hls.system.store import replacing
-from salt_hls.training.cost import own_bits, predicted_luts
+from salt_hls.training.cost import most_bits, own_bits, predicted_luts
 from salt_hls.training.train import (
     AVERAGING,
     OnStep,
@@ -403,7 +404,7 @@ class _Bounds:
         tensors = [t for given in fed for t in (given if isinstance(given, list) else [given])]
         floored = {t.ref() for t in tensors}
         self.elements = [
-            (x, FLOOR if x.output.ref() in floored else None) for x in element_layers(model)
+            (x, float(FLOOR) if x.output.ref() in floored else None) for x in element_layers(model)
         ]
         self.kernels = [(x.kernel, q, isinstance(x, consumers)) for x, q in learned_kernels(model)]
 
@@ -413,9 +414,9 @@ class _Bounds:
             if grid.step:
                 variable.assign(tf.clip_by_value(variable, grid.low, grid.high))
         for layer, floor in self.elements:
-            kind, i, f = layer.output_type, layer.integer_bits, layer.fraction_bits
-            most_i, most_f = float(kind.int_bits - kind.signed), float(kind.frac_bits)
-            least = -most_f if floor is None else min(float(floor), most_i + most_f) - most_f
+            i, f = layer.integer_bits, layer.fraction_bits
+            most_i, most_f = most_bits(layer)
+            least = -most_f if floor is None else min(floor, most_i + most_f) - most_f
             i.assign(tf.clip_by_value(i, least, most_i))
             needed = -most_i if floor is None else least + most_f - tf.round(i)
             f.assign(tf.clip_by_value(f, needed, most_f))
@@ -425,5 +426,5 @@ class _Bounds:
                 # The step that is no larger than the weight.
                 first = tf.math.log(tf.maximum(tf.abs(kernel), 2.0**-24)) / math.log(2)
                 least = tf.clip_by_value(-tf.floor(first), least + 1, float(quantizer.most))
-            width = quantizer.fraction_bits
+            width: Any = quantizer.fraction_bits
             width.assign(tf.clip_by_value(width, least, float(quantizer.most)))

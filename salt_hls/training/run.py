@@ -226,7 +226,7 @@ def plot_widths(maps: Mapping[str, NDArray[np.float32]], path: Path) -> None:
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     most = max(float(m.max()) for m in maps.values())
     for axis, (name, widths) in zip(axes, maps.items(), strict=False):
-        shown = np.ma.masked_equal(widths.reshape(-1, widths.shape[-1]), 0)
+        shown = np.where(widths == 0, np.nan, widths).reshape(-1, widths.shape[-1])
         image = axis.imshow(shown, vmin=0, vmax=most, aspect="auto", interpolation="nearest")
         axis.set_title(name, fontsize=8)
         axis.tick_params(labelsize=6)
