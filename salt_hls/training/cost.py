@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -77,12 +77,20 @@ class Bits:
 
     def largest(self, axis: int) -> Bits:
         """The bits that hold every element along an axis."""
-        parts = (tf.where(self.live, p, NONE) for p in (self.integer, self.fraction))
-        return Bits(*(tf.reduce_max(p, axis) for p in parts), tf.reduce_max(self.sign, axis))
+        kept = (tf.where(self.live, p, NONE) for p in (self.integer, self.fraction))
+        return Bits(*(tf.reduce_max(p, axis) for p in (*kept, self.sign)))
 
+
+T = TypeVar("T")
 
 Priced = tuple[Bits, tf.Tensor | None]
 """Bits of a layer's output, and its LUTs, if it has a price of its own."""
+
+
+def _declared(kind: T | None) -> T:
+    if kind is None:
+        raise UserError("predicted LUTs are those of a quantized model; this one is float")
+    return kind
 
 
 def straight_through(variable: tf.Tensor, low: float, high: float) -> tf.Tensor:
@@ -91,13 +99,18 @@ def straight_through(variable: tf.Tensor, low: float, high: float) -> tf.Tensor:
     return variable + tf.stop_gradient(used - variable)
 
 
+def most_bits(layer: FixedActivation) -> tuple[float, float]:
+    """Integer bits without the sign, and fraction bits, of the declared type."""
+    kind = _declared(layer.output_type)
+    return float(kind.int_bits - kind.signed), float(kind.frac_bits)
+
+
 def own_bits(layer: FixedActivation) -> Bits:
     """What an activation leaves of an element whose values need more."""
-    kind = layer.output_type
-    bits = Bits.of(kind, layer.shapes[0])
+    bits = Bits.of(_declared(layer.output_type), layer.shapes[0])
     if not layer.elements:
         return bits
-    integers, fractions = kind.int_bits - kind.signed, kind.frac_bits
+    integers, fractions = most_bits(layer)
     return Bits(
         straight_through(layer.integer_bits, -fractions, integers),
         straight_through(layer.fraction_bits, -integers, fractions),
@@ -220,13 +233,13 @@ def _projection(layer: PartitionedProjection, x: Bits) -> Priced:
     width = tf.reduce_sum(width, -1)  # (N,) or (N, H)
     each = tf.transpose(each)
     cost = tf.reduce_sum((width[:, None] if layer.broadcast else width) * each)
-    return Bits.of(layer.output_type, layer.output_shape[1:]), LUTS["constant"] * cost
+    return Bits.of(_declared(layer.output_type), layer.output_shape[1:]), LUTS["constant"] * cost
 
 
 def _head_dense(layer: HeadDense, x: Bits) -> Priced:
     width = tf.reshape(tf.reduce_sum(x.width, 0), layer.kernel.shape[:2])
     cost = tf.reduce_sum(width * tf.reduce_sum(constant_bits(layer), -1))
-    return Bits.of(layer.output_type, layer.output_shape[1:]), LUTS["constant"] * cost
+    return Bits.of(_declared(layer.output_type), layer.output_shape[1:]), LUTS["constant"] * cost
 
 
 def _head_filter(layer: HeadFilter, x: Bits) -> Priced:
@@ -235,7 +248,7 @@ def _head_filter(layer: HeadFilter, x: Bits) -> Priced:
     used = _taps(rows, layer.kernel.shape[1])
     each = tf.tensordot(used, tf.transpose(constant_bits(layer)), 1)  # (rows, H)
     cost = tf.reduce_sum(tf.reduce_sum(width, -1) * each)
-    return Bits.of(layer.output_type, layer.output_shape[1:]), LUTS["constant"] * cost
+    return Bits.of(_declared(layer.output_type), layer.output_shape[1:]), LUTS["constant"] * cost
 
 
 def _taps(rows: int, height: int) -> tf.Tensor:
@@ -246,7 +259,7 @@ def _taps(rows: int, height: int) -> tf.Tensor:
 
 
 def _attention(layer: ConvAttention, query: Bits, key: Bits, value: Bits) -> Priced:
-    heads, types = layer.heads, layer.types
+    heads, types = layer.heads, _declared(layer.types)
     particles, partitions = query.width.shape[0], key.width.shape[0]
     q, k, v = (
         tf.reshape(b.width, (b.width.shape[0], heads, b.width.shape[1] // heads))
@@ -285,10 +298,10 @@ def _attention(layer: ConvAttention, query: Bits, key: Bits, value: Bits) -> Pri
 
 def _tanh(layer: DynamicTanh, x: Bits) -> Priced:
     """The entries are those that the next layer leaves, if it takes less than the declared type."""
-    argument = Bits.of(layer.input_type, x.width.shape)
+    argument = Bits.of(_declared(layer.input_type), x.width.shape)
     integer = tf.minimum(argument.integer, x.integer)
     inside = Bits(integer, tf.minimum(argument.fraction, x.fraction), argument.sign * x.sign)
-    entries = Bits.of(layer.output_type, x.width.shape)
+    entries = Bits.of(_declared(layer.output_type), x.width.shape)
     followers = [node.layer for node in layer.outbound_nodes]
     kept = entries
     if [type(f) for f in followers] == [FixedActivation]:

@@ -19,6 +19,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -36,7 +37,7 @@ from salt_hls.models.build import LearnedBuilder, build_model, snap_weights
 from salt_hls.models.weights import copy_weights, load_weights, save_weights
 from salt_hls.system.digest import digest
 from salt_hls.system.store import replacing
-from salt_hls.training.cost import own_bits, predicted_luts
+from salt_hls.training.cost import most_bits, own_bits, predicted_luts
 from salt_hls.training.train import (
     AVERAGING,
     OnStep,
@@ -162,8 +163,9 @@ def learn(
     Raises `UserError` when the loss is no number any more, or the target is not reached.
     """
     learned, stage = _learned(config), stage_of(_learned(config))
-    deployed, done = build_model(config, quantized=True), folder / f"{stage}.weights.h5"
+    done = folder / f"{stage}.weights.h5"
     if done.exists():
+        deployed = build_model(config, quantized=True)
         load_weights(deployed, done)
         return deployed
     run = _Run(config, float_model, training, validation, folder / stage)
@@ -179,11 +181,11 @@ def learn(
             f"the way are in {folder / stage}"
         )
     best = max(within, key=lambda point: point.accuracy)
-    load_weights(deployed, folder / stage / best.file)
-    save_weights(deployed, done)
+    load_weights(run.deployed, folder / stage / best.file)
+    save_weights(run.deployed, done)
     for old in (folder / stage).glob("state*"):
         old.unlink()
-    return deployed
+    return run.deployed
 
 
 class _Run:
@@ -237,10 +239,14 @@ class _Run:
                 state.optimizer.learning_rate.assign(self.rate(progress))
                 price = tf.constant(state.control["price"] / self.first, tf.float32)
                 arrays = (a[rows] for a in (self.inputs, self.targets, self.answers))
-                loss, lut = map(float, step(*map(tf.constant, arrays), price))
+                try:
+                    loss, lut = map(float, step(*map(tf.constant, arrays), price))
+                except tf.errors.InvalidArgumentError:  # a table has no entry of NaN
+                    self._require_numbers()
+                    raise
                 losses.append(loss)
                 if not math.isfinite(loss + lut):
-                    raise UserError(self._fault())
+                    self._require_numbers()
                 self.steer(lut, progress)
                 on_step(
                     Place(
@@ -347,13 +353,15 @@ class _Run:
             }
         )
 
-    def _fault(self) -> str:
-        bad = [v.name for v in self.model.variables if not np.all(np.isfinite(v.numpy()))]
-        what = f"NaN or infinity in {bad[0]}" if bad else "the loss is no number any more"
-        return (
-            f"training.learned: {what}, in epoch {self.state.epoch + 1}; give a smaller "
-            f"learning_rate (the front so far is in {self.folder})"
-        )
+    def _require_numbers(self) -> None:
+        for variable in self.model.variables:
+            if not np.all(np.isfinite(variable.numpy())):
+                name = variable.name.split(":")[0]
+                raise UserError(
+                    f"training.learned: NaN or infinity in {name}, in epoch "
+                    f"{self.state.epoch + 1}; give a smaller learning_rate (the front so far is in "
+                    f"{self.folder})"
+                )
 
 
 def distilled(targets: tf.Tensor, answers: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
@@ -396,7 +404,7 @@ class _Bounds:
         tensors = [t for given in fed for t in (given if isinstance(given, list) else [given])]
         floored = {t.ref() for t in tensors}
         self.elements = [
-            (x, FLOOR if x.output.ref() in floored else None) for x in element_layers(model)
+            (x, float(FLOOR) if x.output.ref() in floored else None) for x in element_layers(model)
         ]
         self.kernels = [(x.kernel, q, isinstance(x, consumers)) for x, q in learned_kernels(model)]
 
@@ -406,9 +414,9 @@ class _Bounds:
             if grid.step:
                 variable.assign(tf.clip_by_value(variable, grid.low, grid.high))
         for layer, floor in self.elements:
-            kind, i, f = layer.output_type, layer.integer_bits, layer.fraction_bits
-            most_i, most_f = float(kind.int_bits - kind.signed), float(kind.frac_bits)
-            least = -most_f if floor is None else min(float(floor), most_i + most_f) - most_f
+            i, f = layer.integer_bits, layer.fraction_bits
+            most_i, most_f = most_bits(layer)
+            least = -most_f if floor is None else min(floor, most_i + most_f) - most_f
             i.assign(tf.clip_by_value(i, least, most_i))
             needed = -most_i if floor is None else least + most_f - tf.round(i)
             f.assign(tf.clip_by_value(f, needed, most_f))
@@ -418,5 +426,5 @@ class _Bounds:
                 # The step that is no larger than the weight.
                 first = tf.math.log(tf.maximum(tf.abs(kernel), 2.0**-24)) / math.log(2)
                 least = tf.clip_by_value(-tf.floor(first), least + 1, float(quantizer.most))
-            width = quantizer.fraction_bits
+            width: Any = quantizer.fraction_bits
             width.assign(tf.clip_by_value(width, least, float(quantizer.most)))

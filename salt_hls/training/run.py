@@ -163,7 +163,7 @@ def train_model(
             save_weights(model, target / f"{name}{kind}.weights.h5")
         with replacing(target / f"{name}.metrics.json") as partial:
             partial.write_text(result.model_dump_json(by_alias=True, indent=1) + "\n")
-        if target != path.parent:
+        if target != path.parent or target_lut is not None:
             with replacing(target / f"{name}.yaml") as partial:
                 partial.write_text(_changed(path.read_text(), seed, target_lut))
     return result
@@ -226,7 +226,7 @@ def plot_widths(maps: Mapping[str, NDArray[np.float32]], path: Path) -> None:
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     most = max(float(m.max()) for m in maps.values())
     for axis, (name, widths) in zip(axes, maps.items(), strict=False):
-        shown = np.ma.masked_equal(widths.reshape(-1, widths.shape[-1]), 0)
+        shown = np.where(widths == 0, np.nan, widths).reshape(-1, widths.shape[-1])
         image = axis.imshow(shown, vmin=0, vmax=most, aspect="auto", interpolation="nearest")
         axis.set_title(name, fontsize=8)
         axis.tick_params(labelsize=6)

@@ -126,8 +126,8 @@ def _after_float(
 ) -> tuple[tf.keras.Model, tf.keras.Model, Callable[..., None]]:
     """The trained float model, the quantized one as it is built, and `fit_stages` of the jets."""
     protocol = protocol_of(config)
-    learned = protocol.learned.phases if protocol.learned else ()
-    phases = (*protocol.float_phases, *protocol.quantized_phases, *learned)
+    phases: list[Phase | LearnedPhase] = [*protocol.float_phases, *protocol.quantized_phases]
+    phases += protocol.learned.phases if protocol.learned else ()
     _require_batches(phases, len(training.labels))  # of both stages, before the first
     folder.mkdir(parents=True, exist_ok=True)
     tf.keras.utils.set_random_seed(protocol.seed)
