@@ -11,7 +11,8 @@ CALLER = "SALT_HLS_CALLER"
 """Environment variable that the Makefile sets to "make"."""
 
 VARIABLES = (
-    "backend", "budget", "check", "clock-ns", "cluster", "data", "jets", "jobs", "multipliers",
+    "backend", "budget", "check", "clock-ns", "cluster", "data", "estimate", "jets", "jobs",
+    "multipliers",
     "scheduler", "seed", "ship", "steps", "storage", "strict", "tool", "trials",
 )  # fmt: skip
 """Options that are variables of make as well, in capitals."""
