@@ -12,7 +12,7 @@ CALLER = "SALT_HLS_CALLER"
 
 VARIABLES = (
     "backend", "budget", "check", "clock-ns", "cluster", "data", "jets", "jobs", "multipliers",
-    "scheduler", "seed", "ship", "steps", "storage", "strict", "tool", "trials",
+    "scheduler", "seed", "ship", "steps", "storage", "strict", "target-lut", "tool", "trials",
 )  # fmt: skip
 """Options that are variables of make as well, in capitals."""
 
