@@ -24,7 +24,7 @@ PLACE := JOBS SCHEDULER CLUSTER
 WHERE := $(if $(JOBS),--jobs '$(JOBS)') $(if $(SCHEDULER),--scheduler '$(SCHEDULER)') $(if $(CLUSTER),--cluster '$(CLUSTER)')
 
 # Of what is written after `make`, every variable must be one that the target takes.
-TAKES_firmware := MODEL BACKEND BUDGET
+TAKES_firmware := MODEL BACKEND BUDGET ESTIMATE
 TAKES_rtl := MODEL BUDGET CLOCK_NS MULTIPLIERS
 TAKES_synth := $(TAKES_rtl) TOOL STEPS $(PLACE)
 TAKES_report := MODEL BUDGET STRICT
@@ -62,7 +62,7 @@ help:
 
 ##
 ## MODEL=salt_p4        a shipped model, or a path to your own YAML or saved Keras model
-## BACKEND=vitis        or vivado: the HLS compiler that the project is for
+## BACKEND=vitis        or vivado: the HLS compiler that the project is for; ESTIMATE=0: no estimate at the end
 ## BUDGET=cms_l1t_jet   one of synth/budgets, or a path to your own; STRICT=1: kept, or status 1
 ## CLOCK_NS=  MULTIPLIERS=lut or dsp         of the RTL
 ## TOOL=yosys           or estimate, vitis, vivado; STEPS=csim,csynth,cosim,vsynth,route of the last two
@@ -78,7 +78,7 @@ quickstart: $(READY) ## train a tiny model on the shipped jets and build it, in 
 	@$(RUN) quickstart
 
 firmware: $(READY) ## write MODEL's HLS project and check every bit of it
-	@$(RUN) firmware '$(MODEL)' --backend '$(BACKEND)' --budget '$(BUDGET)'
+	@$(RUN) firmware '$(MODEL)' --backend '$(BACKEND)' --budget '$(BUDGET)' $(if $(filter 0,$(ESTIMATE)),--no-estimate)
 
 rtl: $(READY) ## write MODEL's Verilog, simulate it at one jet a clock, check every bit
 	@$(RUN) rtl '$(MODEL)' $(HARDWARE)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import h5py
@@ -21,10 +22,12 @@ import pytest
 import tensorflow as tf
 import yaml
 from conftest import without_progress
+from typer.testing import CliRunner
 
 import salt_hls
+from salt_hls.check.checked import Checked
 from salt_hls.check.compare import compare, first_difference
-from salt_hls.cli import console, main
+from salt_hls.cli import commands, console, main
 from salt_hls.config import MODELS
 from salt_hls.errors import UserError
 from salt_hls.firmware import build as build_module
@@ -38,6 +41,8 @@ from salt_hls.layers.dynamic_tanh.operation import DynamicTanh
 from salt_hls.layers.fixed_activation.operation import FixedActivation
 from salt_hls.models.tagger import load_tagger
 from salt_hls.report.budget import load_budget
+from salt_hls.report.records import Report, SynthesisRecord
+from salt_hls.rtl import build as rtl_build
 
 Make = Callable[..., Path]
 BUDGET = load_budget("template")
@@ -337,6 +342,50 @@ def test_saved_keras_model(small_model: Make, tmp_path: Path) -> None:
         report = build_firmware(str(path), "Vitis", tmp_path / "build", BUDGET, 1, quiet)
         assert first_difference(report.bit_accuracy) is None
         assert report.n_particles == 6
+
+
+@pytest.mark.parametrize(
+    "arguments, fails, says",
+    [
+        ((), None, "alkaid"),
+        (("--no-estimate",), None, "no figures to judge"),
+        ((), UserError("layer x: too wide"), "no estimate: layer x: too wide"),
+        ((), TimeoutError, "no estimate: the estimate of the hardware: not done within 0.2 s"),
+    ],
+)
+def test_the_estimate_at_the_end(
+    arguments: tuple[str, ...],
+    fails: Any,
+    says: str,
+    small_model: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The firmware is there whatever becomes of it."""
+    report = Report(model="small")
+
+    def build(*_: Any) -> Report:
+        report.write(tmp_path / "small/report.json")
+        return report
+
+    def project_of(*_: Any) -> Any:
+        if fails is TimeoutError:
+            time.sleep(5)
+        if fails is not None:
+            raise fails
+        record = SynthesisRecord(source="alkaid", stage="estimate", tool="alkaid", lut=5)
+        return SimpleNamespace(key="", estimate=lambda: record)
+
+    made = Checked(tmp_path / "small", None, None, None, None)  # type: ignore[arg-type]
+    monkeypatch.setattr(build_module, "build_firmware", build)
+    monkeypatch.setattr(build_module, "checked_firmware", lambda *_: made)
+    monkeypatch.setattr(rtl_build, "write_rtl", project_of)
+    if fails is TimeoutError:
+        monkeypatch.setattr(commands, "ESTIMATE_S", 0.2)
+    call = ["firmware", str(small_model()), *arguments, "--build", str(tmp_path)]
+    done = CliRunner().invoke(commands.app, call, catch_exceptions=False)
+    assert done.exit_code == 0 and says in " ".join(done.output.split())
+    assert ("alkaid" in done.output) == (says == "alkaid")
 
 
 @pytest.mark.slow

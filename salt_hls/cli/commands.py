@@ -18,12 +18,13 @@ from salt_hls.cli.console import console, progress_bar, say, tell, warn
 from salt_hls.cli.tables import print_bits, print_physics, print_synthesis, print_training
 from salt_hls.config import CLOCKS_NS, MODEL_FILES, MODELS, Cluster, find_model, load_yaml
 from salt_hls.errors import UserError
-from salt_hls.report.budget import DEFAULT_BUDGET, load_budget
+from salt_hls.report.budget import DEFAULT_BUDGET, Budget, load_budget
 from salt_hls.report.folder import CACHE
+from salt_hls.report.records import Report
 from salt_hls.system.extras import need
 from salt_hls.system.jobs import Batch, Runner
 from salt_hls.system.paths import CHECKOUT, SYNTH
-from salt_hls.system.processes import cores
+from salt_hls.system.processes import cores, time_limit
 from salt_hls.system.progress import Progress
 from salt_hls.system.store import locked
 from salt_hls.system.wording import command, option
@@ -155,9 +156,15 @@ def firmware(
         BackendName, typer.Option(case_sensitive=False, help="HLS compiler.")
     ] = BackendName.vitis,
     budget: BudgetName = DEFAULT_BUDGET,
+    estimate: Annotated[
+        bool, typer.Option(help="Ends with an estimate of the hardware, a minute at most.")
+    ] = True,
     build: Build = Path("build"),
 ) -> None:
-    """Writes the HLS project and checks every bit of its C-simulation on real jets."""
+    """Writes the HLS project and checks every bit of its C-simulation on real jets.
+
+    Ends with what alkaid estimates of the hardware, and whether that keeps the budget.
+    """
     limits = load_budget(budget)
     with alone(model, build), progress_bar() as update:
         from salt_hls.firmware.build import build_firmware, require_exact
@@ -166,9 +173,34 @@ def firmware(
     print_bits(report)
     print_physics(report)
     require_exact(report, build)
+    if estimate:
+        with alone(model, build), progress_bar() as update:
+            report = _estimated(model, build, limits, update) or report
     print_synthesis(report)
     folder = build / report.model
     say(f"firmware {folder / 'firmware'}, report {folder / 'report.html'}")
+
+
+ESTIMATE_S = 60
+"""Longest that `firmware` takes for its estimate."""
+
+
+def _estimated(model: str, build: Path, budget: Budget, update: Progress) -> Report | None:
+    """The report of checked firmware with an estimate; `None`, and a line why, where there is
+    none."""
+    try:
+        need("the estimate of the hardware", "rtl")
+        from salt_hls.firmware.build import checked_firmware
+        from salt_hls.rtl.build import Options
+        from salt_hls.rtl.build import estimate as estimated
+
+        with time_limit(ESTIMATE_S, "the estimate of the hardware"):
+            made = checked_firmware(model, None, build, budget, cores(), update)
+            return estimated(made, Options(), budget, update)
+    except UserError as error:
+        # The firmware is there and exact; its estimate is a service.
+        warn(f"no estimate: {error}")
+        return None
 
 
 @app.command()

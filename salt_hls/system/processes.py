@@ -48,6 +48,23 @@ class Died(UserError):
     """The process that did a job was killed."""
 
 
+@contextmanager
+def time_limit(seconds: float, what: str) -> Iterator[None]:
+    """Ends the block with a `UserError` that names `what` when it takes longer. In the main
+    thread only."""
+
+    def late(*_: object) -> None:
+        raise UserError(f"{what}: not done within {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 class _Stopped(Exception):
     """Another thread of `in_threads` has failed, or was interrupted."""
 

@@ -11,8 +11,9 @@ CALLER = "SALT_HLS_CALLER"
 """Environment variable that the Makefile sets to "make"."""
 
 VARIABLES = (
-    "backend", "budget", "check", "clock-ns", "cluster", "data", "jets", "jobs", "multipliers",
-    "scheduler", "seed", "ship", "steps", "storage", "strict", "target-lut", "tool", "trials",
+    "backend", "budget", "check", "clock-ns", "cluster", "data", "estimate", "jets", "jobs",
+    "multipliers", "scheduler", "seed", "ship", "steps", "storage", "strict", "target-lut", "tool",
+    "trials",
 )  # fmt: skip
 """Options that are variables of make as well, in capitals."""
 
