@@ -253,6 +253,13 @@ class ElementTypes:
         low, high = -k * 2.0 ** (i + f), 2.0 ** (i + f) - 1
         return np.asarray(np.clip(self._codes(x), low, high) * 2.0**-f)
 
+    def narrow(self, x: Array) -> Array:
+        """Values that are on their grids; symbols lose the bits that elements do not have."""
+        if hasattr(x, "quantize"):
+            k = np.where(self.pruned, 0, int(self.container.signed))
+            return x.quantize(k, self.integer_bits, self.fraction_bits)
+        return x
+
     def overflowed(self, x: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Where the range of an element that is kept changes x, (..., *shape of the tensor)."""
         rounded = self._codes(x) * 2.0**-self.fraction_bits

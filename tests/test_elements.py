@@ -20,12 +20,14 @@ import salt_hls
 from salt_hls.check.tally import Tally
 from salt_hls.errors import UserError
 from salt_hls.fixed import ElementTypes, FixedType
+from salt_hls.graph.feeds import Read
 from salt_hls.graph.key import graph_digest
 from salt_hls.hls.convert import convert, write_project
 from salt_hls.hls.reader import read_graph
 from salt_hls.layers.dynamic_tanh.operation import DynamicTanh
 from salt_hls.layers.fixed_activation.keras import FixedActivation
 from salt_hls.layers.fixed_activation.operation import FixedActivation as Operation
+from salt_hls.layers.head_filter.keras import HeadFilter
 from salt_hls.layers.keras_ops import quantize, quantize_elements
 from salt_hls.layers.standard import Dense
 from salt_hls.rtl.design import design_of, execute
@@ -385,6 +387,32 @@ def test_streams(types: ElementTypes, lanes: int, tmp_path: Path) -> None:
         script.write_text(script.read_text().replace("-O3", "-O0"))
         made.hls4ml._compile()
         assert np.array_equal(made.hls4ml.predict(x.astype(np.float32)), expected)
+
+
+def test_what_waits_in_a_fifo_is_as_narrow_as_its_elements(tmp_path: Path) -> None:
+    """Elements that a later unit reads, beside those that pass through a window."""
+    x = tf.keras.Input((5, 4), name="particles")
+    types = mapped(np.array([[2, 0, 1, 3], [3, 1, -2, -1]])[[0, 1, 0, 1, 0]], 2)
+    hidden = layer_of(types, "relu", "hidden")(x)
+    kind = "ap_fixed<8,4,RND,SAT>"
+    filtered = HeadFilter(2, (3,), BITS, kind, name="filter")(hidden)
+    tf.keras.utils.set_random_seed(0)
+    y = tf.keras.layers.Add(name="sum")([hidden, filtered])
+    y = tf.keras.layers.GlobalMaxPooling1D(name="pool")(y)
+    model, x = tf.keras.Model(x, y), values(shape=(5, 4))
+    graph = convert(model, INPUT, "m", tmp_path, io_type="io_stream", particles_per_clock=2).graph
+    design = design_of(graph)
+    assert len(design.units) > 1
+    expected = model(x.astype(np.float32)).numpy()
+    padded = np.pad(x, ((0, 0), (0, 1), (0, 0))).reshape(len(x), 3, -1)
+    assert np.array_equal(execute(design, padded), expected)
+    feeds = [feed for unit in design.units[1:] for feed in unit.feeds.values()]
+    narrow = [feed for feed in feeds if type(feed) is Read and feed.type == INPUT]
+    assert narrow
+    for feed in narrow:
+        given = symbols(feed.shape, [feed.type] * feed.shape[-1])
+        found = np.array([sum(v.kif) for v in np.asarray(feed.narrow(given)).ravel()])
+        assert found.tolist() == types.widths[:2].ravel().tolist()
 
 
 @pytest.mark.parametrize(("types", "lanes"), [(BY_LANE, 1), (BY_PARTICLE, 2), (BY_LANE, 3)])

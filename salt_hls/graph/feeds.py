@@ -8,21 +8,29 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from salt_hls.fixed import Array, ElementTypes
 from salt_hls.graph.loops import Feed, State, Token, when
 from salt_hls.graph.tensor import Channel
 
 
 @dataclass(frozen=True)
 class Read(Feed):
-    """A token every step or, `held`, one token for all of them."""
+    """A token every step or, `held`, one token for all of them.
+
+    elements: types of the operand's, where they are narrower than `type`.
+    """
 
     channel: Channel
     steps: int
     held: bool = False
+    elements: ElementTypes | None = None
 
     @property
     def transparent(self) -> bool:
         return not self.held
+
+    def narrow(self, operand: Array) -> Array:
+        return self.elements.narrow(operand) if self.elements else operand
 
     def reads(self) -> dict[Channel, Sequence[int]]:
         # A held token must be there at every step: trivially true after the first.

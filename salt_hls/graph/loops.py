@@ -65,6 +65,10 @@ class Feed(ABC):
         """Values of the operand."""
         return math.prod(self.shape)
 
+    def narrow(self, operand: Array) -> Array:
+        """The operand, (..., *shape), as the kernel has it: symbols without spare bits."""
+        return operand
+
     def reads(self) -> dict[Channel, Sequence[int]]:
         """Steps at which a token must be there, by channel."""
         return {}
@@ -153,7 +157,7 @@ class Loop:
         values: dict[str, Array] = {}
         leading = 0
         for (name, feed), operand in zip(self.feeds.items(), operands, strict=True):
-            values[name] = operand.reshape(*operand.shape[:-1], *feed.shape)
+            values[name] = feed.narrow(operand.reshape(*operand.shape[:-1], *feed.shape))
             leading = max(leading, operand.ndim - 1)
         for name, operation in self.operations.items():
             values[name] = operation(values)

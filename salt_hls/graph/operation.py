@@ -7,7 +7,7 @@ from abc import ABC
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
-from salt_hls.fixed import Array, FixedType
+from salt_hls.fixed import Array, ElementTypes, FixedType
 from salt_hls.graph.drains import Collect, Write
 from salt_hls.graph.feeds import Read, Window
 from salt_hls.graph.loops import Drain, Loop
@@ -19,10 +19,12 @@ class Operation(ABC):
 
     Called with the operands, (..., *shape) with any batch axes, and an `Observer`, it gives the
     result, (..., *output shape). Operands are grid floats, and the result is what the hardware
-    computes; or they are symbolic, and the result describes the hardware.
+    computes; or they are symbolic, and the result describes the hardware. elements: types of the
+    result's elements inside `output_type`, where they have their own.
     """
 
     output_type: FixedType
+    elements: ElementTypes | None = None
     __call__: ClassVar[Callable[..., Array]]
 
     def output_lanes(self, input_lanes: int) -> int:
@@ -60,7 +62,8 @@ class TokenWise(Operation):
 
 def reading(tensor: Tensor, steps: int, held: bool = False) -> Read:
     """A transfer of a tensor every step or, `held`, one that stays for all of them."""
-    return Read(tensor.type.exact(), tensor.transfer_shape, tensor.channel, steps, held)
+    elements = tensor.elements and tensor.of_transfer(tensor.elements)
+    return Read(tensor.type.exact(), tensor.transfer_shape, tensor.channel, steps, held, elements)
 
 
 def sliding(

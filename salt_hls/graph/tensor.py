@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from salt_hls.fixed import FixedType
+import numpy as np
+
+from salt_hls.fixed import ElementTypes, FixedType
 
 
 def identifier(name: str) -> str:
@@ -18,13 +20,15 @@ class Tensor:
     """Values of one type that pass from a node to others.
 
     shape: without the batch axis. lanes: under io_stream, the rows (all axes but the last) that
-    travel in one transfer; the last transfer of a jet may be partly filled.
+    travel in one transfer; the last transfer of a jet may be partly filled. elements: their own
+    types inside `type`, where they have some.
     """
 
     name: str
     shape: tuple[int, ...]
     type: FixedType
     lanes: int = 1
+    elements: ElementTypes | None = None
 
     @property
     def size(self) -> int:
@@ -51,6 +55,16 @@ class Tensor:
     def transfers(self) -> int:
         """Transfers of a jet."""
         return math.ceil(self.size / self.transfer_size)
+
+    def of_transfer(self, elements: ElementTypes) -> ElementTypes | None:
+        """The types of every transfer, from those of the tensor; `None` where they differ among
+        the rows of a lane."""
+        bits = np.stack([elements.integer_bits, elements.fraction_bits])
+        rows = bits.reshape(2, self.rows, self.shape[-1])
+        if np.any(rows != rows[:, np.arange(self.rows) % self.lanes]):
+            return None
+        i, f = rows[:, : self.lanes].reshape(2, *self.transfer_shape)
+        return ElementTypes(elements.container, i, f)
 
     @property
     def channel(self) -> Channel:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeGuard, cast
 
 import numpy as np
@@ -35,14 +36,20 @@ def read_graph(graph: hls4ml.Graph) -> Graph:
     nodes = []
     tensors: dict[str, Tensor] = {}
     for node in graph.get_layers():
-        outputs = tuple(tensor(name, node.variables[name]) for name in node.outputs)
-        tensors |= {output.name: output for output in outputs}
         given = () if node.class_name == "Input" else tuple(tensors[n] for n in node.inputs)
+        operation = None if node.class_name == "Input" else _operation(node)
+        elements = operation.elements if operation else None
+        if node.class_name == "Clone":
+            elements = given[0].elements
+        outputs = tuple(
+            replace(tensor(name, node.variables[name]), elements=elements) for name in node.outputs
+        )
+        tensors |= {output.name: output for output in outputs}
         nodes.append(
             Node(
                 node.name,
                 node.class_name,
-                None if node.class_name == "Input" else _operation(node),
+                operation,
                 given,
                 outputs,
                 bool(node.get_attr("trace", False)),

@@ -63,14 +63,10 @@ class FixedActivation(TokenWise, LayerOperation):
         types."""
         if self.elements is None:
             return super().loops(name, inputs, outputs)
-        tensor, types = outputs[0], self.elements
-        bits = np.stack([types.integer_bits, types.fraction_bits])
-        rows = bits.reshape(2, tensor.rows, tensor.shape[-1])
-        if np.any(rows != rows[:, np.arange(tensor.rows) % tensor.lanes]):
+        of_transfer = outputs[0].of_transfer(self.elements)
+        if of_transfer is None:
             raise UserError(
                 f"layer {name}: widths differ among the particles of a lane; train it with widths "
                 "per channel (io_stream), or use io_parallel"
             )
-        of_transfer = rows[:, : tensor.lanes].reshape(2, *tensor.transfer_shape)
-        loop = replace(self, elements=ElementTypes(types.container, *of_transfer))
-        return TokenWise.loops(loop, name, inputs, outputs)
+        return TokenWise.loops(replace(self, elements=of_transfer), name, inputs, outputs)
