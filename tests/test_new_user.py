@@ -295,6 +295,7 @@ def test_variables_that_a_target_does_not_take(words: str, message: str) -> None
          "explore 'm.yaml' --budget 'cms_l1t_jet' --trials '5' --storage 's.db'"),
         ("report STRICT=1", "report 'salt_p4' --budget 'cms_l1t_jet' --strict"),
         ("train SEED=2 SHIP=1", "train 'salt_p4' --seed '2' --ship"),
+        ("train MODEL=m.yaml TARGET_LUT=90000", "train 'm.yaml' --target-lut '90000'"),
         ("quickstart", "quickstart"),
         ("bench MODEL=m.yaml", "bench 'm.yaml'"),
     ],

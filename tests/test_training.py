@@ -281,7 +281,7 @@ def test_a_shipped_model_keeps_its_weights(
     for name, stand_in in {  # it is about where files go
         "train": lambda config, *_: [build_model(config, quantized=q) for q in (False, True)],
         "plot_curves": lambda *_: None,
-        "_seconds": lambda _: 1.0,
+        "_seconds": lambda *_: 1.0,
     }.items():
         monkeypatch.setattr(run, name, stand_in)
 
