@@ -24,7 +24,9 @@ from salt_hls.system.paths import CHECKOUT as ROOT
 
 Make = Callable[..., Path]
 
-SHIPPED = "not one of the shipped models (salt_p4, salt_p4_n150, salt_p4_n16, salt_p4_n64)"
+SHIPPED = (
+    "not one of the shipped models (salt_p4, salt_p4_n150, salt_p4_n16, salt_p4_n64, salt_p4_small)"
+)
 
 MISTAKES: dict[str, tuple[str, int, str, str]] = {
     # what: (command line, status, the message begins with, and holds)
@@ -261,9 +263,9 @@ def make(*words: str) -> subprocess.CompletedProcess[str]:
     ("words", "message"),
     [
         ("firmware MODLE=x", "`make firmware` takes no MODLE=; did you mean MODEL=? It takes "
-         "BACKEND= BUDGET= MODEL= PYTHON= VENV="),
+         "BACKEND= BUDGET= ESTIMATE= MODEL= PYTHON= VENV="),
         ("firmware model=x", "`make firmware` takes no model=; did you mean MODEL=?"),
-        ("firmware JETS=3", "`make firmware` takes no JETS=, but BACKEND= BUDGET= MODEL="),
+        ("firmware JETS=3", "`make firmware` takes no JETS=, but BACKEND= BUDGET= ESTIMATE="),
         ("test MODEL=x", "`make test` takes no MODEL=, but PYTHON= VENV="),
         ("MODEL=x", "`make help` takes no MODEL=, but PYTHON= VENV="),
         ("results ROW=base", "`make results` takes no ROW=; did you mean ROWS=?"),
@@ -295,6 +297,9 @@ def test_variables_that_a_target_does_not_take(words: str, message: str) -> None
          "explore 'm.yaml' --budget 'cms_l1t_jet' --trials '5' --storage 's.db'"),
         ("report STRICT=1", "report 'salt_p4' --budget 'cms_l1t_jet' --strict"),
         ("train SEED=2 SHIP=1", "train 'salt_p4' --seed '2' --ship"),
+        ("firmware ESTIMATE=0", "firmware 'salt_p4' --backend 'vitis' --budget 'cms_l1t_jet' "
+         "--no-estimate"),
+        ("train MODEL=m.yaml TARGET_LUT=90000", "train 'm.yaml' --target-lut '90000'"),
         ("quickstart", "quickstart"),
         ("bench MODEL=m.yaml", "bench 'm.yaml'"),
     ],

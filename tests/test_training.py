@@ -281,7 +281,7 @@ def test_a_shipped_model_keeps_its_weights(
     for name, stand_in in {  # it is about where files go
         "train": lambda config, *_: [build_model(config, quantized=q) for q in (False, True)],
         "plot_curves": lambda *_: None,
-        "_seconds": lambda _: 1.0,
+        "_seconds": lambda *_: 1.0,
     }.items():
         monkeypatch.setattr(run, name, stand_in)
 
@@ -334,18 +334,19 @@ def test_training_needs_its_phases_and_jets(small_model: Make, tmp_path: Path) -
 
 @pytest.mark.parametrize("name", sorted(p.stem for p in MODELS.glob("*.yaml")))
 def test_shipped_models_keep_their_promise(name: str) -> None:
-    """At most 6-bit weights and 8-bit activations, near the float model.
+    """At most 6-bit weights and 8-bit activations, or widths of their own; near the float model.
 
     The projections of salt_p4_n150 need a finer step (docs/results.md).
     """
-    loss = {"salt_p4": 0.004, "salt_p4_n150": 0.0075}.get(name, 0.005)
+    loss = {"salt_p4": 0.004, "salt_p4_n150": 0.0075, "salt_p4_small": 0.007}.get(name, 0.005)
     config = load_yaml(MODELS / f"{name}.yaml", ModelConfig)
     assert config.types is not None
-    types = config.types
-    assert max(t.width for t in [*types.weights.values(), types.biases]) <= 6
-    named = [t for k, t in types if k not in ("weights", "biases", "attention", "output")]
-    named += [t for k, t in types.attention if k != "context"]
-    assert max(t.width for t in named if t is not None) <= 8
+    if not config.widths.learned:
+        types = config.types
+        assert max(t.width for t in [*types.weights.values(), types.biases]) <= 6
+        named = [t for k, t in types if k not in ("weights", "biases", "attention", "output")]
+        named += [t for k, t in types.attention if k != "context"]
+        assert max(t.width for t in named if t is not None) <= 8
     result = Result.model_validate_json((MODELS / f"{name}.metrics.json").read_text())
     assert result.training_jets >= 300_000 and result.quantized.events >= 50_000
     assert result.float_.accuracy - result.quantized.accuracy <= loss

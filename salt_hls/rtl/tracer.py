@@ -130,8 +130,8 @@ def _without_sign_bits(cmvm: Callable[..., Any]) -> Callable[..., Any]:
     return product
 
 
-# alkaid 0.8 takes values of one bit as addresses of tables, also those of -1 and 0, and fails on sums
-# that are all constants.
+# alkaid 0.8 takes values of one bit as addresses of tables, also those of -1 and 0, and fails on
+# sums that are all constants.
 fixed_variable_array.cmvm = _without_sign_bits(fixed_variable_array.cmvm)
 
 

@@ -12,8 +12,8 @@ CALLER = "SALT_HLS_CALLER"
 
 VARIABLES = (
     "backend", "budget", "check", "clock-ns", "cluster", "data", "estimate", "jets", "jobs",
-    "multipliers",
-    "scheduler", "seed", "ship", "steps", "storage", "strict", "tool", "trials",
+    "multipliers", "scheduler", "seed", "ship", "steps", "storage", "strict", "target-lut", "tool",
+    "trials",
 )  # fmt: skip
 """Options that are variables of make as well, in capitals."""
 
