@@ -1,4 +1,4 @@
-"""Goes on from one member of train.py's result at a fixed target: an hour on CPUs.
+"""Goes on from one member of train.py's result at a fixed target: many minutes on CPUs.
 
 Run: python refine.py n32.npz 5 --target 165000 --epochs 24 --rate 8e-4 --jets FOLDER
 --teacher teacher.npz --out refined.npz
