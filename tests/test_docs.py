@@ -43,7 +43,7 @@ def row(report: Report) -> str:
         report.n_particles,
         math.ceil(report.n_particles / seen.ii_cycles),
         f"{seen.clock_ns:g}",
-        f"{measured.clock_by_levels_ns:g}",
+        f"{measured.clock_by_delays_ns or measured.clock_by_levels_ns:g}",
         f"{measured.lut:,}",
         f"{measured.ff:,}",
         measured.dsp,
@@ -109,7 +109,17 @@ def test_committed_reports_hold_the_verdict_of_today(path: Path) -> None:
     assert clock.estimated and clock.verdict == "fail"
     if report.clock_ns == best_figures(report)["clock_ns"].record.clock_ns:  # type: ignore[union-attr]
         (levels,) = (r.modules for r in report.synthesis if r.source == "yosys")
-        assert sum((module.levels or 0) > 6 for module in levels) == 1  # as hardware.md says
+        deep = sum((module.levels or 0) > 6 for module in levels)
+        assert deep == 1 or path.stem.endswith("_small")  # as hardware.md says
+
+
+@pytest.mark.parametrize("model", ["salt_p4_small", "salt_p4_n16_small"])
+def test_the_stages_of_the_small_models_are_too_slow(model: str) -> None:
+    report = Report.read(ROOT / f"docs/results/hardware/{model}.json")
+    (yosys,) = (r for r in report.synthesis if r.source == "yosys")
+    slow, slowest = yosys.slow_stages, max(m.delay_ns or 0 for m in yosys.modules)
+    text = " ".join((ROOT / "docs/hardware.md").read_text().split())
+    assert f"{len(slow)} of {len(yosys.modules)}" in text and f"{slowest:.1f}" in text
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)

@@ -25,7 +25,8 @@ from salt_hls.system.paths import CHECKOUT as ROOT
 Make = Callable[..., Path]
 
 SHIPPED = (
-    "not one of the shipped models (salt_p4, salt_p4_n150, salt_p4_n16, salt_p4_n64, salt_p4_small)"
+    "not one of the shipped models (salt_p4, salt_p4_n150, salt_p4_n16, salt_p4_n16_small, "
+    "salt_p4_n64, salt_p4_small)"
 )
 
 MISTAKES: dict[str, tuple[str, int, str, str]] = {
@@ -355,7 +356,7 @@ def test_the_shell_completes(folder: Path) -> None:
     """Verbs, shipped models, files that may be models, budgets."""
     for words, expected in {
         "salt-hls firmw": {"firmware"},
-        "salt-hls firmware salt_p4_n1": {"salt_p4_n150", "salt_p4_n16"},
+        "salt-hls firmware salt_p4_n1": {"salt_p4_n150", "salt_p4_n16", "salt_p4_n16_small"},
         "salt-hls firmware un": {"untrained.yaml"},
         "salt-hls firmware small.yaml --budget at": {"atlas_gep"},
     }.items():
