@@ -222,6 +222,7 @@ def broken(project: RtlProject, folder: Path, pattern: str, by: str) -> RtlProje
     return replace(project, folder=folder)
 
 
+@pytest.mark.slow
 def test_what_is_wrong_is_seen(graph: Any, project: RtlProject, tmp_path: Path) -> None:
     """A FIFO that cannot hold what waits for the keys, and results taken a moment too early."""
     jets = jets_of(13, 20)
