@@ -191,12 +191,11 @@ def _estimated(model: str, build: Path, budget: Budget, update: Progress) -> Rep
     try:
         need("the estimate of the hardware", "rtl")
         from salt_hls.firmware.build import checked_firmware
-        from salt_hls.rtl.build import Options
-        from salt_hls.rtl.build import estimate as estimated
+        from salt_hls.rtl.build import Options, estimate
 
         with time_limit(ESTIMATE_S, "the estimate of the hardware"):
             made = checked_firmware(model, None, build, budget, cores(), update)
-            return estimated(made, Options(), budget, update)
+            return estimate(made, Options(), budget, update)
     except UserError as error:
         # The firmware is there and exact; its estimate is a service.
         warn(f"no estimate: {error}")

@@ -39,12 +39,12 @@ from salt_hls.system.digest import digest
 from salt_hls.system.store import replacing
 from salt_hls.training.cost import most_bits, own_bits, predicted_luts
 from salt_hls.training.train import (
-    AVERAGING,
     OnStep,
     Place,
     Samples,
     State,
     cross_entropy,
+    kept_share,
     measure,
     predict,
     probabilities,
@@ -303,8 +303,7 @@ class _Run:
                 total = loss + price * charged + DECAY * bits
             gradients = tape.gradient(total, model.trainable_variables)
             gradients, _ = tf.clip_by_global_norm(gradients, CLIP)
-            before = tf.cast(optimizer.iterations, tf.float32)
-            kept = tf.minimum(AVERAGING, before / (before + 3))
+            kept = kept_share(optimizer)
             optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
             bounds.keep()
             for variable, average in zip(

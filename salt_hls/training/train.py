@@ -327,6 +327,12 @@ def weight_grids(quantized: tf.keras.Model) -> list[Grid]:
     return [grids.get(v.name, Grid()) for v in quantized.trainable_variables]
 
 
+def kept_share(optimizer: tf.keras.optimizers.Optimizer) -> tf.Tensor:
+    """Share of the old average that the step about to be applied keeps; see `AVERAGING`."""
+    before = tf.cast(optimizer.iterations, tf.float32)
+    return tf.minimum(AVERAGING, before / (before + 3))
+
+
 class _Step:
     """One compiled training step; weights are kept in the range of their type.
 
@@ -342,8 +348,7 @@ class _Step:
         def step(inputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
             with tf.GradientTape() as tape:
                 loss = tf.reduce_mean(cross_entropy(targets, model(inputs, training=True)))
-            before = tf.cast(optimizer.iterations, tf.float32)
-            kept = tf.minimum(AVERAGING, before / (before + 3))
+            kept = kept_share(optimizer)
             gradients = tape.gradient(loss, model.trainable_variables)
             optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
             for variable, average, grid in zip(
